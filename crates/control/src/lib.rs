@@ -1,1 +1,8 @@
-//! placeholder
+//! The control plane of one operator: HTTP API, worker links, reconcilers, over one store.
+//!
+//! `http` parses, authorises and renders; `app` has the verbs of the business; `store` all SQL; `tasks` the
+//! reconcilers; `link` the workers' sessions and byte streams. Any node over the same store can do all of it; no node
+//! holds a renter's, supplier's or mint key.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod store;

@@ -1,0 +1,94 @@
+//! One control node's parts, handed to handlers, link sessions and reconcilers.
+
+use std::sync::Arc;
+
+use atoll_domain::key::SecretKey;
+use atoll_domain::time::UnixMs;
+use tokio::sync::watch;
+
+use crate::app::market::Market;
+use crate::config::Config;
+use crate::link::Links;
+use crate::objects::Objects;
+use crate::store::Store;
+
+/// Time and randomness, from outside: the real ones in a server, given ones in a simulation.
+pub trait World: Send + Sync + std::fmt::Debug {
+    /// The time now.
+    fn now(&self) -> UnixMs;
+    /// Fills `bytes` with randomness fit for secrets.
+    fn random(&self, bytes: &mut [u8]);
+}
+
+/// Keys that a control node holds. None of them can move a renter's, a supplier's or the mint's money.
+#[derive(Debug)]
+pub struct Keys {
+    /// Fills orders that name it as solver, releases as `lost`, pays fees of relayed transactions, signs receipts.
+    pub node: SecretKey,
+    /// Signs epoch roots.
+    pub attestor: SecretKey,
+    /// Seals pods' store credentials (HMAC-SHA-256). Shared by an operator's nodes.
+    pub pod_secret: [u8; 32],
+}
+
+/// Wakes every reconciler. A signal is never lost, several may become one; each run looks at everything anyway.
+#[derive(Debug, Clone)]
+pub struct Wake(Arc<watch::Sender<u64>>);
+
+impl Default for Wake {
+    fn default() -> Self {
+        Self(Arc::new(watch::Sender::new(0)))
+    }
+}
+
+impl Wake {
+    /// Something changed.
+    pub fn signal(&self) {
+        self.0.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// A receiver that sees every later signal.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.0.subscribe()
+    }
+}
+
+/// One control node.
+#[derive(Debug)]
+pub struct Control {
+    /// How it was told to run.
+    pub config: Config,
+    /// The operator's memory.
+    pub store: Arc<dyn Store>,
+    /// The chain.
+    pub rpc: atoll_chain::Rpc,
+    /// Workers linked to this node.
+    pub links: Links,
+    /// Blobs, checkpoints, kept output.
+    pub objects: Objects,
+    /// What the chain offers, refreshed by a reconciler.
+    pub market: Market,
+    /// This node's keys.
+    pub keys: Keys,
+    /// Time and randomness.
+    pub world: Arc<dyn World>,
+    /// Wakes the reconcilers.
+    pub wake: Wake,
+}
+
+impl Control {
+    /// The time now.
+    #[must_use]
+    pub fn now(&self) -> UnixMs {
+        self.world.now()
+    }
+
+    /// Fresh random bytes.
+    #[must_use]
+    pub fn random<const N: usize>(&self) -> [u8; N] {
+        let mut bytes = [0; N];
+        self.world.random(&mut bytes);
+        bytes
+    }
+}

@@ -1,0 +1,184 @@
+//! What the operator remembers, in words of the business.
+//!
+//! One trait, two engines: SQLite in process (the default) and PostgreSQL. Every operation is one transaction; every
+//! guarded write repeats its guard (a generation, a state, a free mask) inside that transaction and says when it lost.
+//! Never a key-value store: a rule that spans rows lives here, once, and the conformance suite holds both engines to it.
+//!
+//! What is not here: liveness of links (in memory, `link`), money (the chain has it; rows keep what was asked of the
+//! chain and what it answered), blobs (the object store).
+
+pub mod rows;
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use atoll_domain::id::{ApiKeyId, ClusterId, CommandId, JobId, PodId, UserId, WorkerId};
+use atoll_domain::key::{Address, Digest, PublicKey};
+use atoll_domain::meter::{Observation, SignedUsage};
+use atoll_domain::time::UnixMs;
+
+use rows::{
+    ApiKey, ChainTx, ChainTxState, Command, CommandAnswer, Epoch, Event, Job, JobChange, NewJob, Pod, PodChange,
+    Reservation, User, Worker,
+};
+
+/// Why the store did not do something.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Someone else changed the row first: read again and decide again.
+    #[error("{what} changed meanwhile")]
+    Conflict {
+        /// The row's kind.
+        what: &'static str,
+    },
+    /// There is no such row (or it is not the caller's to see).
+    #[error("no such {what}")]
+    NotFound {
+        /// The row's kind.
+        what: &'static str,
+    },
+    /// The engine failed. Nothing was written.
+    #[error("the store failed: {0}")]
+    Engine(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A row that this build cannot read: written by a newer one, or damaged.
+    #[error("a stored {what} cannot be read: {reason}")]
+    Corrupt {
+        /// The row's kind.
+        what: &'static str,
+        /// What does not fit.
+        reason: String,
+    },
+}
+
+/// What came of accepting a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Accepted {
+    /// It is new.
+    New,
+    /// The same submission was accepted before: this is its job.
+    Again(JobId),
+    /// The idempotency key was used for another request.
+    KeyReused,
+    /// The seal's nonce was used before: a replay.
+    Replayed,
+    /// Another job already runs under this order.
+    OrderTaken,
+}
+
+/// The result of any store operation.
+pub type Result<T> = std::result::Result<T, StoreError>;
+
+/// The operator's memory.
+#[async_trait]
+pub trait Store: Send + Sync + std::fmt::Debug {
+    // Users and keys.
+
+    /// Adds a user.
+    async fn user_add(&self, user: &User) -> Result<()>;
+    /// The user with this name, for `admin key create`.
+    async fn user_by_name(&self, name: &str) -> Result<Option<User>>;
+    /// Adds an API key. Only its secret's digest is stored.
+    async fn api_key_add(&self, key: &ApiKey) -> Result<()>;
+    /// A key with its user. The caller compares the digest in constant time.
+    async fn api_key(&self, id: ApiKeyId) -> Result<Option<(ApiKey, User)>>;
+    /// Ends a key. Idempotent.
+    async fn api_key_revoke(&self, id: ApiKeyId, now: UnixMs) -> Result<()>;
+    /// Remembers a seal's nonce until `forget_at`; false when it is known already. Also drops nonces whose time is over.
+    async fn nonce_use(&self, signer: &PublicKey, nonce: &[u8; 16], now: UnixMs, forget_at: UnixMs) -> Result<bool>;
+
+    // Jobs and their clusters.
+
+    /// Accepts a job: nonce, idempotency key, job and first event in one transaction.
+    async fn job_accept(&self, new: &NewJob, now: UnixMs) -> Result<Accepted>;
+    /// One job.
+    async fn job(&self, id: JobId) -> Result<Option<Job>>;
+    /// The job that runs under an order.
+    async fn job_by_order(&self, order: &Address) -> Result<Option<Job>>;
+    /// The job of a cluster.
+    async fn job_by_cluster(&self, cluster: ClusterId) -> Result<Option<Job>>;
+    /// A user's jobs, newest first, at most `limit`.
+    async fn jobs_of(&self, user: UserId, limit: u32) -> Result<Vec<Job>>;
+    /// Jobs that are not in a final state, oldest first.
+    async fn jobs_open(&self) -> Result<Vec<Job>>;
+    /// Changes a job that still has `generation`, adds `events`, and raises the generation.
+    async fn job_change(&self, id: JobId, generation: u64, change: &JobChange, events: &[Event]) -> Result<Job>;
+    /// Adds events without changing the job.
+    async fn events_add(&self, job: JobId, events: &[Event]) -> Result<()>;
+    /// Events of a job after a number, at most `limit`, with their numbers.
+    async fn events(&self, job: JobId, after: u64, limit: u32) -> Result<Vec<(u64, Event)>>;
+
+    // Devices and pods.
+
+    /// Records what a worker said of itself when it linked.
+    async fn worker_put(&self, worker: &Worker) -> Result<()>;
+    /// One worker.
+    async fn worker(&self, id: WorkerId) -> Result<Option<Worker>>;
+    /// All workers, by id.
+    async fn workers(&self) -> Result<Vec<Worker>>;
+    /// Reserves devices for a job until `until`, all or nothing: refused as a conflict when any of them is reserved for
+    /// another job. Expired reservations count as free and are dropped. Repeating a job's own reservation renews it.
+    async fn devices_reserve(&self, reservations: &[Reservation], now: UnixMs) -> Result<()>;
+    /// Drops a job's reservations, once its fill has landed or lost.
+    async fn devices_unreserve(&self, job: JobId) -> Result<()>;
+    /// Devices reserved now, by worker.
+    async fn devices_reserved(&self, now: UnixMs) -> Result<BTreeMap<WorkerId, u16>>;
+    /// Adds a job's pods together with the commands that start them and changes the job (same guard as
+    /// [`job_change`](Self::job_change)), in one transaction.
+    async fn pods_add(
+        &self,
+        job: JobId,
+        generation: u64,
+        change: &JobChange,
+        pods: &[Pod],
+        commands: &[Command],
+        events: &[Event],
+    ) -> Result<Job>;
+    /// A pod.
+    async fn pod(&self, id: PodId) -> Result<Option<Pod>>;
+    /// A job's pods, oldest first.
+    async fn pods_of(&self, job: JobId) -> Result<Vec<Pod>>;
+    /// Pods that are not over, on one worker.
+    async fn pods_on(&self, worker: WorkerId) -> Result<Vec<Pod>>;
+    /// Changes a pod if it is not over yet and `change` does not go back to an earlier state; false when it was.
+    async fn pod_change(&self, id: PodId, change: &PodChange, events: &[Event]) -> Result<bool>;
+    /// Records a worker's cumulative usage; an older statement than the stored one is ignored.
+    async fn usage_put(&self, pod: PodId, usage: &SignedUsage) -> Result<()>;
+    /// Records what this operator saw of pods, in one write.
+    async fn observations_put(&self, seen: &BTreeMap<PodId, Observation>) -> Result<()>;
+
+    // Commands to workers (outbox).
+
+    /// Adds commands; one that is there already (same id) is left as it is.
+    async fn commands_add(&self, commands: &[Command]) -> Result<()>;
+    /// Commands of a worker that it has not answered, oldest first, at most `limit`.
+    async fn commands_open(&self, worker: WorkerId, limit: u32) -> Result<Vec<Command>>;
+    /// Records a worker's answer; the first answer stays. False when the command is not this worker's.
+    async fn command_answer(&self, worker: WorkerId, id: CommandId, answer: &CommandAnswer) -> Result<bool>;
+    /// A command with its answer.
+    async fn command(&self, id: CommandId) -> Result<Option<(Command, Option<CommandAnswer>)>>;
+
+    // Transactions to the chain (outbox) and epochs.
+
+    /// Writes a transaction before it is sent. One with the same key that is not expired or failed stays, and is
+    /// returned instead.
+    async fn chain_tx_put(&self, tx: &ChainTx) -> Result<ChainTx>;
+    /// The latest transaction under a key.
+    async fn chain_tx(&self, key: &str) -> Result<Option<ChainTx>>;
+    /// Transactions of a job, oldest first (for its receipt).
+    async fn chain_txs_of(&self, job: JobId) -> Result<Vec<ChainTx>>;
+    /// Records what became of a transaction.
+    async fn chain_tx_state(&self, signature: &str, state: ChainTxState, error: &str) -> Result<()>;
+    /// Writes an epoch's leaves before its root is posted. One that is there already stays and is returned instead.
+    async fn epoch_put(&self, epoch: &Epoch) -> Result<Epoch>;
+    /// The latest epoch, if any.
+    async fn epoch_latest(&self) -> Result<Option<Epoch>>;
+    /// The latest epoch with a leaf of this lease.
+    async fn epoch_with_lease(&self, lease: &Address) -> Result<Option<Epoch>>;
+    /// Keeps a finished job's receipt. The first one stays.
+    async fn receipt_put(&self, job: JobId, sha256: &Digest, receipt: &str) -> Result<()>;
+    /// A job's receipt.
+    async fn receipt(&self, job: JobId) -> Result<Option<String>>;
+
+    /// Whether the store answers, for `/readyz`.
+    async fn ping(&self) -> Result<()>;
+}

@@ -1,0 +1,329 @@
+//! What a row holds. Rows are the store's own shape: wire forms are `api`'s, meaning is `domain`'s.
+
+use std::collections::BTreeMap;
+
+use atoll_domain::cluster::{OverlayIndex, PodRole, PodState};
+use atoll_domain::id::{ApiKeyId, ClusterId, CommandId, JobId, PodId, UserId, WorkerId};
+use atoll_domain::job::{JobOutcome, JobState};
+use atoll_domain::key::{Address, Digest, PublicKey, Signature};
+use atoll_domain::meter::{Observation, SignedUsage};
+use atoll_domain::time::UnixMs;
+use atoll_domain::worker::{Facts, SlotRef};
+use serde::{Deserialize, Serialize};
+
+/// Someone with an account at this operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// Its id.
+    pub id: UserId,
+    /// Unique.
+    pub name: String,
+    /// The wallet that may sign for it.
+    pub wallet: PublicKey,
+    /// When it was added.
+    pub created: UnixMs,
+}
+
+/// An API key. The secret itself is nowhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiKey {
+    /// Its public part.
+    pub id: ApiKeyId,
+    /// Whose it is.
+    pub user: UserId,
+    /// SHA-256 of the 32-byte secret.
+    pub secret_sha256: Digest,
+    /// When it was made.
+    pub created: UnixMs,
+    /// When it stops working.
+    pub expires: Option<UnixMs>,
+    /// When it was ended.
+    pub revoked: Option<UnixMs>,
+}
+
+/// A job with its cluster. One job has one cluster for now; the cluster's id is its own already.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Job {
+    /// Its id.
+    pub id: JobId,
+    /// Who submitted it.
+    pub user: UserId,
+    /// Its cluster.
+    pub cluster: ClusterId,
+    /// The name in its specification.
+    pub name: String,
+    /// The specification's exact bytes.
+    pub spec: Vec<u8>,
+    /// The renter's signature over its root.
+    pub spec_signature: Signature,
+    /// The order account.
+    pub order: Address,
+    /// The renter's signed transaction that posts the order.
+    pub order_tx: Vec<u8>,
+    /// Base units escrowed.
+    pub escrow: u64,
+    /// When it was accepted.
+    pub created: UnixMs,
+    /// Raised by every change; a change names the generation it was decided on.
+    pub generation: u64,
+    /// What changes.
+    pub now: JobNow,
+}
+
+/// The changing part of a job. Stored as one JSON document; its `state` also has a column of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JobNow {
+    /// Where it stands.
+    pub state: JobState,
+    /// How the command ended.
+    pub outcome: Option<JobOutcome>,
+    /// The renter wants it stopped.
+    pub stop_wanted: bool,
+    /// What it waits for, or why it failed, in words.
+    pub reason: String,
+    /// Why workers do not serve it, in words.
+    pub refusals: BTreeMap<WorkerId, String>,
+    /// Times the command was started; the fence of manifests and reports.
+    pub attempt: u32,
+    /// Name of the current attempt's submission at the runtime, while one runs.
+    pub submission: Option<String>,
+    /// The pod that runs the runtime's head.
+    pub head: Option<PodId>,
+    /// The next overlay index; never goes back.
+    pub next_index: u16,
+    /// Raised whenever membership changes.
+    pub roster: u64,
+    /// Raised whenever pods must start anew; a pod's fence is the value at its start.
+    pub fence: u64,
+    /// The runtime's access token: fresh per cluster.
+    pub runtime_token: String,
+    /// Last reported step.
+    pub step: Option<u64>,
+    /// Last reported accuracy, in millionths.
+    pub accuracy_ppm: Option<u32>,
+    /// Step that the current attempt resumed from, as its process says.
+    pub resumed_from_step: Option<u64>,
+    /// Bytes of output kept.
+    pub log_bytes: u64,
+    /// When the current state began.
+    pub since: UnixMs,
+    /// When the command ended for good.
+    pub ended: Option<UnixMs>,
+}
+
+/// The new value of a job's changing part.
+pub type JobChange = JobNow;
+
+/// A submission to accept.
+#[derive(Clone, Debug)]
+pub struct NewJob {
+    /// The job as it will stand, generation 1.
+    pub job: Job,
+    /// Makes a retry the same request (per user).
+    pub idempotency_key: String,
+    /// Digest of the request's body: another body under the same key is refused.
+    pub request_sha256: Digest,
+    /// The seal's signer and nonce.
+    pub seal: (PublicKey, [u8; 16]),
+    /// Until when the nonce is remembered.
+    pub nonce_forget_at: UnixMs,
+    /// The first event.
+    pub event: Event,
+}
+
+/// Something that happened to a job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// When.
+    pub at: UnixMs,
+    /// What kind, see `api::http::JobEvent`.
+    pub kind: String,
+    /// In words.
+    pub message: String,
+    /// Named values.
+    pub fields: BTreeMap<String, String>,
+}
+
+/// A worker as it last introduced itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Worker {
+    /// Its id.
+    pub id: WorkerId,
+    /// Its device key, proven at connect.
+    pub device_key: PublicKey,
+    /// Its slot on the chain.
+    pub at: SlotRef,
+    /// What it says of itself.
+    pub facts: Facts,
+    /// Where other pods' supervisors reach it.
+    pub advertise: String,
+    /// Last time it was seen, written in batches.
+    pub last_seen: UnixMs,
+}
+
+/// Devices of a worker promised to a job until its fill lands on the chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reservation {
+    /// For whom.
+    pub job: JobId,
+    /// Where.
+    pub worker: WorkerId,
+    /// Bit n set: device n.
+    pub mask: u16,
+    /// When the promise lapses.
+    pub until: UnixMs,
+}
+
+/// A pod: its fixed part, its state, its meter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pod {
+    /// Its id.
+    pub id: PodId,
+    /// Its job.
+    pub job: JobId,
+    /// The worker that runs it.
+    pub worker: WorkerId,
+    /// That worker's device key.
+    pub device_key: PublicKey,
+    /// The lease that covers it.
+    pub lease: Address,
+    /// The slot on the chain.
+    pub at: SlotRef,
+    /// Devices.
+    pub mask: u16,
+    /// Its place in the overlay.
+    pub index: OverlayIndex,
+    /// Head or node.
+    pub role: PodRole,
+    /// Job's fence when it was started.
+    pub fence: u64,
+    /// When it was added.
+    pub created: UnixMs,
+    /// Where it stands.
+    pub state: PodState,
+    /// Why it is over.
+    pub reason: String,
+    /// Its signed overlay key, once prepared.
+    pub statement: Option<Vec<u8>>,
+    /// Exit status, once exited.
+    pub exit_code: Option<i32>,
+    /// What the worker claims.
+    pub usage: Option<SignedUsage>,
+    /// What this operator saw.
+    pub observation: Observation,
+}
+
+/// What changes in a pod. `None` leaves a field as it is.
+#[derive(Clone, Debug, Default)]
+pub struct PodChange {
+    /// The new state.
+    pub state: Option<PodState>,
+    /// Why.
+    pub reason: Option<String>,
+    /// The signed overlay key.
+    pub statement: Option<Vec<u8>>,
+    /// Exit status.
+    pub exit_code: Option<i32>,
+}
+
+/// A command to a worker: an encoded link `Envelope` body waiting for its answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Command {
+    /// Its id; also inside the body.
+    pub id: CommandId,
+    /// For whom.
+    pub worker: WorkerId,
+    /// The pod it is about.
+    pub pod: PodId,
+    /// `api::link::Envelope` with only `body` set, encoded.
+    pub body: Vec<u8>,
+    /// When it was written.
+    pub created: UnixMs,
+}
+
+/// A worker's answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandAnswer {
+    /// Whether it did it.
+    pub accepted: bool,
+    /// Stable code of a refusal.
+    pub code: String,
+    /// The refusal in words.
+    pub message: String,
+}
+
+/// What became of a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChainTxState {
+    /// Written, perhaps sent.
+    Pending,
+    /// Executed without error, seen at `confirmed`.
+    Confirmed,
+    /// Executed with an error, or refused before execution.
+    Failed,
+    /// Its blockhash is too old and it was never executed.
+    Expired,
+}
+
+impl ChainTxState {
+    /// The word in the store.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Confirmed => "confirmed",
+            Self::Failed => "failed",
+            Self::Expired => "expired",
+        }
+    }
+}
+
+/// A transaction asked of the chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChainTx {
+    /// What it is for, for example `fill/<order>/<page>/<n>`: one live transaction a key.
+    pub key: String,
+    /// The job it serves.
+    pub job: Option<JobId>,
+    /// Signed bytes.
+    pub bytes: Vec<u8>,
+    /// First signature, base58: unique.
+    pub signature: String,
+    /// Block height after which it can no longer be executed.
+    pub last_valid_height: u64,
+    /// What became of it.
+    pub state: ChainTxState,
+    /// What the chain said, when it failed.
+    pub error: String,
+    /// When it was written.
+    pub created: UnixMs,
+}
+
+/// The leaves under one posted root.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Epoch {
+    /// Its index.
+    pub index: u64,
+    /// The Merkle root.
+    pub root: Digest,
+    /// By lease, in the order they were hashed.
+    pub leaves: Vec<EpochLeaf>,
+    /// When it was decided.
+    pub created: UnixMs,
+}
+
+/// One lease's cumulative leaf.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EpochLeaf {
+    /// The lease.
+    pub lease: Address,
+    /// Seconds served, cumulative, over all its devices.
+    pub device_seconds: u64,
+    /// Chain time up to which they count.
+    pub until: i64,
+    /// Flags as `interface` defines them.
+    pub flags: u8,
+    /// Root over (slot, seconds, verdict).
+    pub slots_root: Digest,
+}
