@@ -27,6 +27,18 @@ pub const FRAME_BYTES_MAX: usize = 2 << 20;
 pub const UNACKED_MAX: usize = 1024;
 /// Label of the TLS exporter that a device key signs (RFC 5705), 32 bytes, no context.
 pub const EXPORTER_LABEL: &[u8] = b"EXPORTER-atoll-link-1";
+/// Bytes of that exporter.
+pub const EXPORTER_BYTES: usize = 32;
+/// Where a worker opens its link (WebSocket).
+pub const LINK_PATH: &str = "/v1/link";
+/// Under this, a worker dials byte streams (WebSocket): `/{stream id}` on request, `/store?pod={pod id}` for a pod.
+pub const STREAMS_PATH: &str = "/v1/link/streams";
+/// Header of a dialled stream: base58 of the device key's signature (purpose `Link`) over [`stream_proof`].
+pub const PROOF_HEADER: &str = "atoll-proof";
+/// Header of a dialled stream: the device key in base58.
+pub const DEVICE_KEY_HEADER: &str = "atoll-device-key";
+/// The largest message of a byte stream, in bytes. Bytes travel as binary messages; an empty one ends its direction.
+pub const STREAM_BYTES_MAX: usize = 256 << 10;
 
 /// A frame that is not an envelope.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +52,18 @@ pub enum FrameError {
     /// No body, and not a bare acknowledgement.
     #[error("a link frame with a sequence number and no body")]
     Empty,
+}
+
+/// What a device key signs to dial a stream on the connection with this exporter: the exporter, then the stream's name.
+#[must_use]
+pub fn stream_proof(exporter: &[u8; EXPORTER_BYTES], name: &str) -> Vec<u8> {
+    [exporter.as_slice(), name.as_bytes()].concat()
+}
+
+/// The name of a pod's store stream, as [`stream_proof`] takes it.
+#[must_use]
+pub fn store_stream_name(pod: &str) -> String {
+    format!("store:{pod}")
 }
 
 /// The bytes of an envelope.
