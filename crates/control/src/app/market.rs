@@ -1,0 +1,98 @@
+//! What the chain offers, as this node last read it.
+//!
+//! A reconciler refreshes the view; handlers and placement read it without waiting. Placement decides on it, the chain
+//! decides in the end: a view that is a second old costs a refused fill, never a double lease.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, RwLock};
+
+use atoll_domain::id::WorkerId;
+use atoll_domain::key::{Address, Digest, PublicKey};
+use atoll_domain::worker::Offer;
+
+/// A device model of the catalogue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CatalogueModel {
+    /// Its number on the chain.
+    pub id: u16,
+    /// Its name, for example `cpu`.
+    pub name: String,
+    /// `cpu`, `community` or `enterprise`.
+    pub class: &'static str,
+}
+
+/// Parameters of the network that requests are checked and answered with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetworkFacts {
+    /// Names the network for ever.
+    pub network_root: Digest,
+    /// The market program.
+    pub program_id: PublicKey,
+    /// The chain's genesis hash.
+    pub genesis_hash: PublicKey,
+    /// The mint of ATL.
+    pub mint: Address,
+    /// The treasury's token account.
+    pub treasury: Address,
+    /// Start of epoch 0, Unix seconds.
+    pub epoch_zero: i64,
+    /// Seconds of an epoch.
+    pub epoch_s: u32,
+    /// Seconds for which a root is held before it pays.
+    pub epoch_hold_s: u32,
+    /// The longest time an order may take fills, seconds.
+    pub fill_s_max: u32,
+    /// Different owners among the attestor seats.
+    pub attestor_owners: u32,
+    /// Attestor seats: owner and key, in order.
+    pub seats: Vec<(PublicKey, PublicKey)>,
+    /// Votes that make a root final.
+    pub threshold: u16,
+    /// Fee on each side, basis points.
+    pub fee_bps: u16,
+}
+
+/// Everything read from the chain that is not one order's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MarketView {
+    /// Parameters.
+    pub network: NetworkFacts,
+    /// Device models.
+    pub models: Vec<CatalogueModel>,
+    /// Micro-USD per ATL.
+    pub feed_usd_micros: u64,
+    /// Whether the operator sets the feed (local networks).
+    pub feed_by_operator: bool,
+    /// Every used slot, by worker.
+    pub offers: BTreeMap<WorkerId, Offer>,
+    /// The cluster's clock when this was read, Unix seconds.
+    pub chain_time: i64,
+}
+
+impl MarketView {
+    /// The catalogue's model of this name.
+    #[must_use]
+    pub fn model(&self, name: &str) -> Option<&CatalogueModel> {
+        self.models.iter().find(|model| model.name == name)
+    }
+}
+
+/// The latest view, or none before the chain answered for the first time.
+#[derive(Clone, Debug, Default)]
+pub struct Market(Arc<RwLock<Option<Arc<MarketView>>>>);
+
+impl Market {
+    /// The latest view.
+    #[must_use]
+    pub fn snapshot(&self) -> Option<Arc<MarketView>> {
+        self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    /// Puts a fresh view in place; true when it differs from the one before in more than time.
+    pub fn put(&self, view: MarketView) -> bool {
+        let mut slot = self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let same = slot.as_deref().is_some_and(|old| MarketView { chain_time: view.chain_time, ..old.clone() } == view);
+        *slot = Some(Arc::new(view));
+        !same
+    }
+}
