@@ -1,0 +1,105 @@
+//! The program's refusals. A number, once given, keeps its meaning for ever: new ones are added at the end.
+
+macro_rules! errors {
+    ($($code:literal $name:ident $words:literal;)*) => {
+        /// Why the program refused. The discriminant is the custom error code seen on the chain.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u32)]
+        pub enum Error {
+            $(#[doc = $words] $name = $code,)*
+        }
+
+        impl Error {
+            /// Every error, in the order of its code.
+            pub const ALL: &'static [Error] = &[$(Error::$name),*];
+
+            /// The custom error code.
+            #[must_use]
+            pub const fn code(self) -> u32 {
+                self as u32
+            }
+
+            /// The error that a custom error code stands for.
+            #[must_use]
+            pub const fn from_code(code: u32) -> Option<Self> {
+                match code {
+                    $($code => Some(Error::$name),)*
+                    _ => None,
+                }
+            }
+
+            /// What happened, in words. Not used on chain.
+            #[must_use]
+            pub const fn words(self) -> &'static str {
+                match self {
+                    $(Error::$name => $words,)*
+                }
+            }
+        }
+    };
+}
+
+errors! {
+    1 InstructionUnknown "the instruction's number is not known to this program";
+    2 InstructionMalformed "the instruction's data is too short, too long or out of range";
+    3 AccountsMissing "the instruction names too few accounts";
+    4 SignerMissing "an account that must sign did not sign";
+    5 NotWritable "an account that must be writable is not";
+    6 AccountOwnerWrong "an account belongs to another program than it must";
+    7 AccountKindWrong "an account is of another kind or version than the instruction needs";
+    8 AddressWrong "an account is not at the address that its seeds give";
+    9 AlreadyInitialised "the account exists already";
+    10 TokenAccountWrong "a token account has the wrong owner or mint, or is not initialised";
+    11 MintWrong "the mint is not the network's, has other than 9 decimals, or can freeze accounts";
+    12 NotAuthorised "the signer has no right to do this";
+    13 Overflow "a sum left the range of 64 bits";
+    14 ParameterOutOfRange "a parameter is out of its allowed range";
+    15 ModelUnknown "the model is not in the catalogue";
+    16 FeedStale "the price feed is older than the network allows, or has no price";
+    17 PageFull "the fleet page has no free slot; register on the next page";
+    18 SlotUnknown "the fleet page has no such slot in use";
+    19 StakeTooLow "the supplier's stake is below what its devices require";
+    20 OrderNotOpen "the order does not take fills: it is full, closed or ended";
+    21 SolverWindow "only the order's solvers may fill before the window opens";
+    22 FillTooLate "the order did not become active in time and takes no more fills";
+    23 AskTooHigh "the slot's ask is above what the order or the fill allows";
+    24 AskUnequal "the slots of one group do not share one ask";
+    25 SlotUnfit "a slot's model, tier, class, region, shape or longest lease does not meet the order";
+    26 SlotSuspended "a slot is suspended or draining";
+    27 DevicesTaken "a device of the mask is already leased";
+    28 TooManyDevices "the group holds more devices than the order still lacks";
+    29 FillPathWrong "the group is not under the fill root that the renter chose";
+    30 LeaseSlotsWrong "the release names a slot that the lease does not hold";
+    31 EpochNotOver "the epoch is not over yet";
+    32 EpochNotFinal "the epoch's root is not final, or still in its hold";
+    33 LeafPathWrong "the leaf is not under the epoch's root";
+    34 LeafStale "the leaf is older than what is already settled";
+    35 AboveCap "the leaf claims more device-seconds than the lease can have served";
+    36 VoteRepeated "this attestor has voted on this or a later epoch";
+    37 LeaseStillLive "the lease still holds devices";
+    38 LeaseUnsettled "the lease has no settled leaf that reaches its end, and the stall time has not passed";
+    39 OrderStillHeld "the order has open leases or uncollected fees, or has not ended";
+    40 BudgetExceeded "the order is above the budget's limit for one order or for one day";
+    41 BudgetExpired "the budget's key has expired or was revoked";
+    42 NothingToDo "there is nothing to move or change";
+    43 EscrowShort "the order's escrow does not cover the payment: the program's books are wrong";
+    44 SeatUnknown "the attestor's owner and key hold no seat";
+    45 Paused "new orders and fills are paused";
+    46 FundsShort "the paying token account holds less than the order's worst case";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Error;
+
+    #[test]
+    fn codes_are_gapless_and_round_trip() {
+        for (index, error) in Error::ALL.iter().enumerate() {
+            assert_eq!(error.code() as usize, index + 1, "{error:?}");
+            assert_eq!(Error::from_code(error.code()), Some(*error));
+            assert!(!error.words().is_empty());
+        }
+        assert_eq!(Error::from_code(0), None);
+        assert_eq!(Error::from_code(u32::MAX), None);
+    }
+}
