@@ -1,0 +1,226 @@
+//! The local chain: litesvm behind Solana's JSON-RPC over HTTP, kept in an append-only log.
+//!
+//! One process on one host, without consensus: a chain for trying and testing Atoll with the same program bytes and the
+//! same client as on a public cluster. Slots and the clock follow the wall clock that the caller brings, and `atoll_warp`
+//! moves them forward. Every transaction is on disk before it is answered, and is final at once.
+//!
+//! What differs from a cluster: no votes, no leaders, no WebSocket subscriptions, no durable nonces; the sysvars
+//! `SlotHashes` and `RecentBlockhashes` stand still; the features are litesvm 0.16's list of those active on mainnet
+//! (agave 4.2). Statuses are kept for ever, logs of transactions for the last [`state::DETAILS_MAX`] until the restart.
+//!
+//! - [`log`]: frames on disk. - [`state`]: what the chain is, and how a transaction changes it. - `methods`: JSON in,
+//!   JSON out. - `http`: the listener and its bounds.
+
+mod http;
+pub mod log;
+mod methods;
+pub mod state;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use crate::address::Address;
+use methods::Fault;
+use state::State;
+
+/// The port of Solana's JSON-RPC.
+pub const PORT: u16 = 8899;
+/// Requests that wait for the chain's thread; more wait at their sockets.
+const QUEUE_MAX: usize = 1024;
+/// Requests answered after one write to disk.
+const COMMIT_CALLS_MAX: usize = 64;
+
+/// Where the local chain's time comes from.
+pub trait WallClock: Send + Sync + 'static {
+    /// Milliseconds since 1970. The chain's own clock never goes back, even where this one does.
+    fn unix_ms(&self) -> u64;
+}
+
+/// The machine's clock.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemClock;
+
+impl WallClock for SystemClock {
+    fn unix_ms(&self) -> u64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// What a local chain needs to start.
+pub struct LocalChainConfig {
+    /// The folder of its log; made when missing. One process at a time.
+    pub state_dir: PathBuf,
+    /// Where it listens; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Randomness for the genesis hash. Only used at the first start.
+    pub genesis_seed: [u8; 32],
+    /// Programs and their ELF bytes, loaded at every start.
+    pub programs: Vec<(Address, Vec<u8>)>,
+    /// Where its time comes from.
+    pub clock: Arc<dyn WallClock>,
+}
+
+impl LocalChainConfig {
+    /// On 127.0.0.1:8899, with the machine's clock and without programs of its own.
+    #[must_use]
+    pub fn new(state_dir: PathBuf, genesis_seed: [u8; 32]) -> Self {
+        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, PORT));
+        Self { state_dir, listen, genesis_seed, programs: Vec::new(), clock: Arc::new(SystemClock) }
+    }
+}
+
+impl std::fmt::Debug for LocalChainConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let programs: Vec<_> = self.programs.iter().map(|(address, elf)| (address, elf.len())).collect();
+        f.debug_struct("LocalChainConfig")
+            .field("state_dir", &self.state_dir)
+            .field("listen", &self.listen)
+            .field("programs", &programs)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why the local chain does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Its port is taken or not allowed.
+    #[error("the local chain cannot listen on {listen}: {source}; free the port or choose another")]
+    Listen { listen: SocketAddr, source: std::io::Error },
+    /// Its log cannot be used.
+    #[error(transparent)]
+    Log(#[from] log::LogError),
+    /// A record or a program cannot be loaded into the virtual machine.
+    #[error("the local chain cannot load {what}: {why}")]
+    Load { what: String, why: String },
+    /// The thread ended before it said anything.
+    #[error("the local chain's thread ended at start")]
+    Thread,
+}
+
+/// A running local chain. Dropping it stops it at once, as a crash would; nothing that was answered is lost.
+#[derive(Debug)]
+pub struct LocalChain {
+    address: SocketAddr,
+    torn_bytes: u64,
+    server: JoinHandle<()>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+/// One request on its way to the chain's thread.
+struct Call {
+    method: String,
+    params: Value,
+    reply: oneshot::Sender<Result<Value, Fault>>,
+}
+
+/// Starts a local chain and answers once it is reachable.
+///
+/// # Errors
+/// [`StartError`] when the port, the log or a program cannot be used.
+pub async fn serve(config: LocalChainConfig) -> Result<LocalChain, StartError> {
+    let listen = config.listen;
+    let refused = |source| StartError::Listen { listen, source };
+    let listener = TcpListener::bind(listen).await.map_err(refused)?;
+    let address = listener.local_addr().map_err(refused)?;
+    let (calls, queue) = mpsc::channel(QUEUE_MAX);
+    let (started, start) = oneshot::channel();
+    let thread = std::thread::Builder::new()
+        .name("local-chain".to_owned())
+        .spawn(move || run(config, queue, started))
+        .map_err(|_| StartError::Thread)?;
+    let torn_bytes = start.await.map_err(|_| StartError::Thread)??;
+    let server = tokio::spawn(http::serve(listener, calls));
+    tracing::info!(%address, torn_bytes, "local chain: one process, no consensus");
+    Ok(LocalChain { address, torn_bytes, server, thread: Some(thread) })
+}
+
+impl LocalChain {
+    /// Where it listens.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its address for clients.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Bytes of an unfinished write that were cut off the log at start; 0 after a clean stop.
+    #[must_use]
+    pub const fn torn_bytes(&self) -> u64 {
+        self.torn_bytes
+    }
+
+    /// Resolves when the chain has stopped by itself, which it only does when its log cannot be written.
+    pub async fn stopped(&mut self) {
+        // A panic of the server task ends it too.
+        let _ = (&mut self.server).await;
+    }
+
+    /// Stops it and waits until the log is closed.
+    pub async fn shutdown(mut self) {
+        self.server.abort();
+        self.stopped().await;
+        if let Some(thread) = self.thread.take() {
+            // The thread ends by itself once the server, the last sender of calls, is gone.
+            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+    }
+}
+
+impl Drop for LocalChain {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+/// The chain's thread: applies calls one after the other, writes what changed, then answers.
+fn run(
+    config: LocalChainConfig,
+    mut queue: mpsc::Receiver<Call>,
+    started: oneshot::Sender<Result<u64, StartError>>,
+) {
+    let mut state = match State::open(config) {
+        Ok((state, torn_bytes)) => {
+            if started.send(Ok(torn_bytes)).is_err() {
+                return;
+            }
+            state
+        }
+        Err(error) => {
+            // Nobody waits for the reason any more: there is nobody to tell.
+            let _ = started.send(Err(error));
+            return;
+        }
+    };
+    while let Some(first) = queue.blocking_recv() {
+        let mut answers = Vec::new();
+        let mut next = Some(first);
+        while let Some(call) = next.take() {
+            answers.push((call.reply, methods::call(&mut state, &call.method, &call.params)));
+            if answers.len() < COMMIT_CALLS_MAX {
+                next = queue.try_recv().ok();
+            }
+        }
+        let written = state.commit();
+        for (reply, answer) in answers {
+            let answer = if written.is_ok() { answer } else { Err(Fault::stopped()) };
+            // A client that hung up wants no answer.
+            let _ = reply.send(answer);
+        }
+        if let Err(error) = written {
+            tracing::error!(%error, "the local chain stops: its memory is ahead of its log; start it again");
+            return;
+        }
+    }
+}
