@@ -1,0 +1,97 @@
+//! Why a command is not carried out. Each has a stable code and says what would cure it.
+
+use atoll_domain::id::PodId;
+use atoll_domain::job::SpecError;
+use atoll_domain::key::{Address, Digest};
+
+/// A refusal by rule.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("the command cannot be read: {0}")]
+    Malformed(String),
+    #[error("the environment has `{0}`: the control plane may set ATOLL_ and RAY_ names only, at most 64 of 4 KiB")]
+    Environment(String),
+    #[error("{0}")]
+    Spec(#[from] SpecError),
+    #[error("the specification is signed for order {signed}, and the command names {named}")]
+    SpecOtherOrder { signed: Address, named: Address },
+    #[error("the specification is signed for another network ({0}); this worker serves the one it joined")]
+    SpecOtherNetwork(Digest),
+    #[error("pack {name} with digest {sha256} is not on this worker: build it, and add its folder with `atoll worker join --pack DIR`")]
+    PackMissing { name: String, sha256: Digest },
+    #[error("the chain cannot be read ({0}): send the command again later")]
+    ChainUnreachable(String),
+    #[error("order {0} is not on the chain")]
+    OrderUnknown(Address),
+    #[error("the order on the chain was posted for another specification: its root is {ordered}, this one's {given}")]
+    SpecNotOrdered { ordered: Digest, given: Digest },
+    #[error("the specification is not signed by the renter of its order")]
+    OtherRenter,
+    #[error("order {order} has no lease {lease}")]
+    LeaseUnknown { order: Address, lease: Address },
+    #[error("lease {0} does not hold this worker's slot with its device key")]
+    LeaseNotHere(Address),
+    #[error("lease {lease} holds the devices {leased:#06b}, the command says {named:#06b}")]
+    OtherMask { lease: Address, leased: u16, named: u16 },
+    #[error("lease {0} is not active yet")]
+    LeaseNotActive(Address),
+    #[error("lease {0} has ended or was released")]
+    LeaseOver(Address),
+    #[error("fence {fence} is not above {highest}, the highest of lease {lease}")]
+    StaleFence { lease: Address, fence: u64, highest: u64 },
+    #[error("this worker already handles {0} pods, its most")]
+    TooManyPods(usize),
+    #[error("pod {0} is not on this worker")]
+    PodUnknown(PodId),
+    #[error("pod {0} is over")]
+    PodOver(PodId),
+    #[error("pod {0} is not prepared yet")]
+    PodNotPrepared(PodId),
+    #[error("not every member was admitted, and nothing was launched: {0}")]
+    StatementRefused(String),
+    #[error("the pod's supervisor failed: {0}")]
+    Supervisor(String),
+    #[error("the pod was stopped before it started")]
+    Cancelled,
+}
+
+impl Refusal {
+    /// The stable code.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Malformed(_) => "malformed_command",
+            Self::Environment(_) => "env_refused",
+            Self::Spec(_) => "spec_refused",
+            Self::SpecOtherOrder { .. } => "spec_other_order",
+            Self::SpecOtherNetwork(_) => "spec_other_network",
+            Self::PackMissing { .. } => "pack_missing",
+            Self::ChainUnreachable(_) => "chain_unreachable",
+            Self::OrderUnknown(_) => "order_unknown",
+            Self::SpecNotOrdered { .. } => "spec_not_ordered",
+            Self::OtherRenter => "other_renter",
+            Self::LeaseUnknown { .. } => "lease_unknown",
+            Self::LeaseNotHere(_) => "lease_not_here",
+            Self::OtherMask { .. } => "other_mask",
+            Self::LeaseNotActive(_) => "lease_not_active",
+            Self::LeaseOver(_) => "lease_over",
+            Self::StaleFence { .. } => "stale_fence",
+            Self::TooManyPods(_) => "too_many_pods",
+            Self::PodUnknown(_) => "pod_unknown",
+            Self::PodOver(_) => "pod_over",
+            Self::PodNotPrepared(_) => "pod_not_prepared",
+            Self::StatementRefused(_) => "statement_refused",
+            Self::Supervisor(_) => "supervisor_failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// Whether the chain may simply not show yet what the control plane has seen: worth another look within a moment.
+    #[must_use]
+    pub const fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            Self::ChainUnreachable(_) | Self::OrderUnknown(_) | Self::LeaseUnknown { .. } | Self::LeaseNotActive(_)
+        )
+    }
+}
