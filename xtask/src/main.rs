@@ -1,1 +1,42 @@
-fn main(){}
+//! The repository's verbs. Parsing and dispatch only; each verb is a module.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod pack;
+mod setup;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, Parser)]
+#[command(name = "xtask", bin_name = "cargo xtask", about = "The repository's verbs")]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Finds what this machine lacks, says what it will install and why, and installs it
+    ///
+    /// Example: cargo xtask setup --for demo --yes
+    Setup(setup::Arguments),
+    /// Builds the Python pack that pods run in, if its lock has changed
+    ///
+    /// Example: cargo xtask pack ray-torch
+    Pack(pack::Arguments),
+}
+
+fn main() -> Result<()> {
+    match Arguments::parse().verb {
+        Verb::Setup(arguments) => setup::run(&arguments, &repository()),
+        Verb::Pack(arguments) => pack::run(&arguments, &repository()),
+    }
+}
+
+/// The repository's root: where the workspace's Cargo.toml lies.
+fn repository() -> PathBuf {
+    let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
+    xtask.parent().unwrap_or(xtask).to_owned()
+}
