@@ -1,0 +1,55 @@
+//! From the runtime's input to one instruction.
+
+use crate::{
+    instruction as handler,
+    shared::{Cx, Outcome},
+};
+use atoll_interface::{Error, instruction as ix};
+use pinocchio::{AccountView, Address, ProgramResult, entrypoint::process_entrypoint};
+
+/// Accounts of the longest instruction; further ones are ignored.
+const ACCOUNTS_MAX: usize = 12;
+
+/// Called by the runtime.
+///
+/// # Safety
+/// `input` is the runtime's serialised input.
+#[unsafe(no_mangle)]
+#[allow(unreachable_pub)]
+pub unsafe extern "C" fn entrypoint(input: *mut u8) -> u64 {
+    // SAFETY: the caller's promise.
+    unsafe { process_entrypoint::<ACCOUNTS_MAX>(input, process) }
+}
+
+#[inline(always)]
+fn process(program: &Address, accounts: &mut [AccountView], data: &[u8]) -> ProgramResult {
+    let outcome = match data.split_first() {
+        Some((tag, fields)) => dispatch(*tag, &mut Cx { program, accounts, fields }),
+        None => Err(Error::InstructionMalformed.into()),
+    };
+    outcome.map_err(|fault| fault.0)
+}
+
+#[inline(always)]
+fn dispatch(tag: u8, cx: &mut Cx<'_>) -> Outcome {
+    match tag {
+        ix::Init::TAG => handler::init::run(cx),
+        ix::SetCatalogue::TAG => handler::set_catalogue::run(cx),
+        ix::SetFeed::TAG => handler::set_feed::run(cx),
+        ix::RegisterWorker::TAG => handler::register_worker::run(cx),
+        ix::Stake::TAG => handler::stake::run(cx),
+        ix::SetAsk::TAG => handler::set_ask::run(cx),
+        ix::SetBudget::TAG => handler::set_budget::run(cx),
+        ix::PostOrder::TAG => handler::post_order::run(cx),
+        ix::FillOrder::TAG => handler::fill_order::run(cx),
+        ix::ReleaseLease::TAG => handler::release_lease::run(cx),
+        ix::RegisterAttestor::TAG => handler::register_attestor::run(cx),
+        ix::PostEpoch::TAG => handler::post_epoch::run(cx),
+        ix::SettleLease::TAG => handler::settle_lease::run(cx),
+        ix::WithdrawOwed::TAG => handler::withdraw_owed::run(cx),
+        ix::CloseLease::TAG => handler::close_lease::run(cx),
+        ix::CloseOrder::TAG => handler::close_order::run(cx),
+        ix::CollectFees::TAG => handler::collect_fees::run(cx),
+        _ => Err(Error::InstructionUnknown.into()),
+    }
+}

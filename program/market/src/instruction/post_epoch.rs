@@ -1,0 +1,77 @@
+//! Votes for one root of an epoch. One attestor a transaction; the root that reaches the threshold is final.
+//!
+//! A key votes on rising epochs only, so on chain it can never vote for two roots of one, and as the threshold is more
+//! than half of the seats no two roots of one epoch are ever final. An epoch that splits stays without a root; leaves are
+//! cumulative, so the next one says everything.
+
+use crate::shared::{
+    Cx, Outcome,
+    account::{self, Make},
+    address,
+    runtime::now,
+};
+use atoll_interface::{
+    Error,
+    instruction::{PostEpoch, PostEpochAccounts},
+    layout::{Attestor, Config, Epoch, Record},
+    network::epoch_at,
+    seeds,
+};
+
+#[inline(never)]
+pub(crate) fn run(cx: &mut Cx<'_>) -> Outcome {
+    let [key, payer, mut attestor, mut epoch, config, _system] = cx.take(&PostEpochAccounts::FLAGS)?;
+    let vote = PostEpoch::decode(cx.fields)?;
+    let now = now()?;
+    let threshold = {
+        let config = account::view::<Config>(cx.program, &config)?;
+        match epoch_at(now, config.epoch_zero, config.epoch_s) {
+            Some(current) if vote.index < current => config.threshold,
+            _ => return Err(Error::EpochNotOver.into()),
+        }
+    };
+    let seat = {
+        let mut attestor = account::view_mut::<Attestor>(cx.program, &mut attestor)?;
+        if !address::is(&key, &attestor.key) {
+            return Err(Error::NotAuthorised.into());
+        }
+        if vote.index < attestor.next_epoch {
+            return Err(Error::VoteRepeated.into());
+        }
+        attestor.next_epoch = vote.index.checked_add(1).ok_or(Error::Overflow)?;
+        usize::from(attestor.seat)
+    };
+    if account::is_vacant(&epoch) {
+        let index = vote.index.to_le_bytes();
+        let seeds = seeds::epoch(&index, &vote.root);
+        let bump = account::make(&Make {
+            program: cx.program,
+            payer: &payer,
+            account: &epoch,
+            seeds: &seeds,
+            space: Epoch::SIZE,
+            owner: cx.program,
+        })?;
+        let mut record = account::fresh::<Epoch>(&mut epoch)?;
+        record.bump = bump;
+        record.index = vote.index;
+        record.root = vote.root;
+        record.rent_payer = *payer.address().as_array();
+        record.posted_at = now;
+    }
+    let mut record = account::view_mut::<Epoch>(cx.program, &mut epoch)?;
+    if record.index != vote.index || !address::same(&record.root, &vote.root) {
+        return Err(Error::AddressWrong.into());
+    }
+    let byte = record.votes.get_mut(seat / 8).ok_or(Error::SeatUnknown)?;
+    let bit = 1u8 << (seat % 8);
+    if *byte & bit != 0 {
+        return Err(Error::VoteRepeated.into());
+    }
+    *byte |= bit;
+    record.vote_count = record.vote_count.checked_add(1).ok_or(Error::Overflow)?;
+    if record.final_at == 0 && record.vote_count >= threshold {
+        record.final_at = now;
+    }
+    Ok(())
+}
