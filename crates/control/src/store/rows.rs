@@ -1,6 +1,6 @@
 //! What a row holds. Rows are the store's own shape: wire forms are `api`'s, meaning is `domain`'s.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use atoll_domain::cluster::{OverlayIndex, PodRole, PodState};
 use atoll_domain::id::{ApiKeyId, ClusterId, CommandId, JobId, PodId, UserId, WorkerId};
@@ -90,6 +90,9 @@ pub struct JobNow {
     pub submission: Option<String>,
     /// The pod that runs the runtime's head.
     pub head: Option<PodId>,
+    /// Pods that were lost or failed, and for which a replacement is wanted: their slots go back to the order.
+    #[serde(default)]
+    pub gone: BTreeSet<PodId>,
     /// The next overlay index; never goes back.
     pub next_index: u16,
     /// Raised whenever membership changes.
@@ -106,10 +109,75 @@ pub struct JobNow {
     pub resumed_from_step: Option<u64>,
     /// Bytes of output kept.
     pub log_bytes: u64,
+    /// Bytes of the current attempt's output that are among them.
+    #[serde(default)]
+    pub attempt_log_bytes: u64,
+    /// The order's terms as the chain posted them: what the receipt is made of.
+    #[serde(default)]
+    pub terms: Option<OrderTerms>,
+    /// Leases that are closed or about to be, as they stood on the chain: the same.
+    #[serde(default)]
+    pub leases: Vec<LeaseRecord>,
     /// When the current state began.
     pub since: UnixMs,
     /// When the command ended for good.
     pub ended: Option<UnixMs>,
+}
+
+/// An order's terms as the chain posted them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OrderTerms {
+    /// Micro-USD per ATL when posted.
+    pub feed_uusd_per_atl: u64,
+    /// Fee on each side, basis points.
+    pub fee_bps: u16,
+    /// Base units escrowed.
+    pub escrow: u64,
+    /// When it was posted, Unix seconds.
+    pub posted_at: i64,
+    /// When it became active, Unix seconds; 0 before.
+    pub active_at: i64,
+}
+
+/// A lease as it stood on the chain before it was closed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LeaseRecord {
+    /// Its account.
+    pub lease: Address,
+    /// Its number in the order.
+    pub n: u16,
+    /// Its fleet page.
+    pub page: Address,
+    /// The page's number among its supplier's.
+    pub page_no: u16,
+    /// The page's supplier.
+    pub supplier: PublicKey,
+    /// The workers in its slots.
+    pub workers: Vec<WorkerId>,
+    /// Whether it was released because its worker was lost.
+    pub lost: bool,
+    /// Whether it replaced a lost one.
+    pub refill: bool,
+    /// Slots it was made with.
+    pub slots: Vec<u16>,
+    /// Devices of each slot.
+    pub mask: u16,
+    /// The slots' ask, micro-USD per device-hour.
+    pub ask_uusd: u64,
+    /// Base units per device-second.
+    pub rate: u64,
+    /// Start of pay, Unix seconds.
+    pub start: i64,
+    /// Its end by time, Unix seconds.
+    pub end: i64,
+    /// When its last slot was released, Unix seconds; 0 never.
+    pub released_at: i64,
+    /// Device-seconds settled.
+    pub device_seconds: u64,
+    /// The epoch whose leaf was settled last, if any was.
+    pub epoch: Option<u64>,
 }
 
 /// The new value of a job's changing part.

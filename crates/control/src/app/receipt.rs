@@ -1,0 +1,172 @@
+//! Writes a job's receipt once everything is settled.
+
+use std::collections::BTreeMap;
+
+use atoll_api::receipt::{
+    AttestedLeaf, AttestorSet, CHECKED, EpochRecord, LeaseRecord, MoneyRecord, NetworkRecord, OrderRecord,
+    RECEIPT_VERSION, Receipt, ReceiptBody, ResultRecord, SeatRecord, SpecRecord, TransactionRecord, VoteRecord,
+};
+use atoll_domain::job::JobState;
+use atoll_domain::key::Digest;
+use atoll_domain::lease::ReleaseReason;
+use atoll_domain::money::{Atl, UsdMicrosPerHour};
+use atoll_interface::network::vote_message;
+use atoll_interface::settlement::{FeeSplit, Pay};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
+use super::leaves;
+use super::market::MarketView;
+use crate::control::Control;
+use crate::store::rows::{self, ChainTxState, Epoch, Job, OrderTerms};
+
+/// Makes and keeps the receipt of a job whose order is closed. The first one stays.
+///
+/// # Errors
+/// When the store fails, or the job's records are incomplete.
+pub async fn write(control: &Control, job: &Job) -> anyhow::Result<()> {
+    if control.store.receipt(job.id).await?.is_some() {
+        return Ok(());
+    }
+    let Some(market) = control.market.snapshot() else { anyhow::bail!("the chain has not answered yet") };
+    let Some(terms) = job.now.terms else { anyhow::bail!("the order's terms were not written down") };
+    let mut epochs: BTreeMap<u64, Epoch> = BTreeMap::new();
+    let mut leases = Vec::new();
+    for record in &job.now.leases {
+        let epoch = control.store.epoch_with_lease(&record.lease).await?;
+        leases.push(lease(record, epoch.as_ref()));
+        epochs.extend(epoch.map(|epoch| (epoch.index, epoch)));
+    }
+    leases.sort_by_key(|lease| lease.n);
+    let transactions = control.store.chain_txs_of(job.id).await?;
+    let done = transactions.iter().filter(|tx| tx.state == ChainTxState::Confirmed);
+    let body = ReceiptBody {
+        version: RECEIPT_VERSION,
+        network: network(&market),
+        order: order(job, terms),
+        spec: SpecRecord { bytes: BASE64.encode(&job.spec), signature: job.spec_signature },
+        epochs: epochs.values().map(|epoch| vote(control, &market, epoch)).collect(),
+        money: money(job, terms)?,
+        result: result(job, control),
+        leases,
+        transactions: done
+            .filter_map(|tx| {
+                let what = tx.key.split('/').next().unwrap_or_default().to_owned();
+                Some(TransactionRecord { what, signature: tx.signature.parse().ok()? })
+            })
+            .collect(),
+    };
+    let receipt = Receipt::seal(&body, &control.keys.node)?;
+    let text = serde_json::to_string(&receipt)?;
+    control.store.receipt_put(job.id, &Digest::of(text.as_bytes()), &text).await?;
+    Ok(())
+}
+
+fn network(market: &MarketView) -> NetworkRecord {
+    let facts = &market.network;
+    let seats = facts.seats.iter().map(|&(owner, key)| SeatRecord { owner, key }).collect();
+    NetworkRecord {
+        program_id: facts.program_id,
+        genesis_hash: facts.genesis_hash,
+        attestors: AttestorSet { threshold: facts.threshold, seats },
+        attestor_changes: Vec::new(),
+    }
+}
+
+fn order(job: &Job, terms: OrderTerms) -> OrderRecord {
+    OrderRecord {
+        address: job.order,
+        transaction: BASE64.encode(&job.order_tx),
+        feed_uusd_per_atl: terms.feed_uusd_per_atl,
+        fee_bps: terms.fee_bps,
+        posted_at_s: terms.posted_at,
+        active_at_s: (terms.active_at != 0).then_some(terms.active_at),
+    }
+}
+
+fn lease(record: &rows::LeaseRecord, epoch: Option<&Epoch>) -> LeaseRecord {
+    let released = record.released_at != 0 && record.released_at < record.end;
+    LeaseRecord {
+        address: record.lease,
+        n: record.n,
+        refill: record.refill,
+        supplier: record.supplier,
+        page: record.page,
+        page_no: record.page_no,
+        slots: record.slots.clone(),
+        workers: record.workers.clone(),
+        mask: record.mask,
+        ask: UsdMicrosPerHour(record.ask_uusd),
+        rate: record.rate,
+        start_s: record.start,
+        end_s: record.end,
+        released_at_s: released.then_some(record.released_at),
+        reason: released.then_some(if record.lost { ReleaseReason::Lost } else { ReleaseReason::Done }),
+        attested: epoch.and_then(|epoch| attested(record, epoch)),
+    }
+}
+
+fn attested(record: &rows::LeaseRecord, epoch: &Epoch) -> Option<AttestedLeaf> {
+    let (leaf_index, leaf, path) = leaves::find(epoch, &record.lease)?;
+    Some(AttestedLeaf {
+        device_seconds: leaf.device_seconds,
+        until_s: leaf.until,
+        flags: leaf.flags,
+        slots_root: leaf.slots_root,
+        epoch: epoch.index,
+        leaf_index,
+        path: path.into_iter().map(Digest).collect(),
+    })
+}
+
+/// The operator's own vote, signed off chain.
+fn vote(control: &Control, market: &MarketView, epoch: &Epoch) -> EpochRecord {
+    let message = vote_message(&market.network.network_root.0, epoch.index, &epoch.root.0);
+    let signature = control.keys.attestor.sign_raw(&message);
+    EpochRecord {
+        index: epoch.index,
+        root: epoch.root,
+        votes: vec![VoteRecord { key: control.keys.attestor.public(), signature }],
+    }
+}
+
+/// The sums, by the chain's own arithmetic over what was settled.
+fn money(job: &Job, terms: OrderTerms) -> anyhow::Result<MoneyRecord> {
+    let (mut paid, mut spent, mut fees) = (0_u64, 0_u64, 0_u64);
+    let overflow = |error| anyhow::anyhow!("the order's sums do not fit: {error:?}");
+    for record in &job.now.leases {
+        let pay = Pay::of(record.rate, record.device_seconds, terms.fee_bps).map_err(overflow)?;
+        paid += pay.supplier();
+        spent += pay.renter().map_err(overflow)?;
+        fees += pay.fees().map_err(overflow)?;
+    }
+    let refunded = terms.escrow.checked_sub(spent);
+    let split = FeeSplit::of(fees);
+    Ok(MoneyRecord {
+        escrow: Atl(terms.escrow),
+        paid: Atl(paid),
+        refunded: Atl(refunded.ok_or_else(|| anyhow::anyhow!("more was spent than escrowed"))?),
+        fees: Atl(fees),
+        burned: Atl(split.burned),
+        treasury: Atl(split.treasury),
+    })
+}
+
+fn result(job: &Job, control: &Control) -> ResultRecord {
+    let now = &job.now;
+    let state: JobState = now.outcome.map_or(JobState::Failed, Into::into);
+    ResultRecord {
+        job: job.id,
+        state,
+        outcome: now.outcome,
+        reason: now.reason.clone(),
+        attempts: now.attempt,
+        step: now.step,
+        accuracy_ppm: now.accuracy_ppm,
+        resumed_from_step: now.resumed_from_step,
+        created: job.created,
+        ended: now.ended.unwrap_or_else(|| control.now()),
+        checked: CHECKED.to_owned(),
+        fields: BTreeMap::new(),
+    }
+}

@@ -1,0 +1,133 @@
+//! Notices that a pod is gone, and starts the recovery.
+//!
+//! A pod is lost when its worker has been out of touch for [`LOST_AFTER`], or when its tenant's program ended although
+//! the command had not. This marks what is lost and what must start anew; giving the lease back to the chain and
+//! filling it again is `placement`'s, starting pods `pods`', the command's next attempt `runtime`'s.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use atoll_domain::cluster::{PodRole, PodState};
+use atoll_domain::job::{JobOutcome, JobState};
+use atoll_domain::time::UnixMs;
+
+use super::{Reconciler, for_each_job};
+use crate::app::job;
+use crate::control::Control;
+use crate::store::rows::{Job, JobNow, Pod, PodChange};
+
+/// How long a worker may be out of touch before its pods are given up: a restart of the agent takes 1 to 2 s, three
+/// heartbeats are 3 s.
+pub(super) const LOST_AFTER: Duration = Duration::from_secs(5);
+/// The most times a job's command is started. A job that loses machines faster than this is not placed well.
+const ATTEMPTS_MAX: u32 = 20;
+
+pub(super) struct Losses {
+    control: Arc<Control>,
+}
+
+impl Losses {
+    pub(super) fn new(control: &Arc<Control>) -> Self {
+        Self { control: Arc::clone(control) }
+    }
+
+    async fn step(&self, found: Job) -> anyhow::Result<()> {
+        let control = &self.control;
+        for pod in control.store.pods_of(found.id).await? {
+            self.give_up(&pod).await?;
+        }
+        if found.now.state == JobState::Settling {
+            return Ok(());
+        }
+        let pods = control.store.pods_of(found.id).await?;
+        let is_news = |pod: &&Pod| pod.fence == found.now.fence && pod.state.is_over() && !found.now.gone.contains(&pod.id);
+        let gone: Vec<&Pod> = pods.iter().filter(is_news).collect();
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let head_gone = gone.iter().any(|pod| pod.role == PodRole::Head);
+        let reason = gone.iter().map(|pod| format!("{} {}", pod.worker, pod.reason)).collect::<Vec<_>>().join("; ");
+        let spec = job::spec_of(&found)?;
+        if found.now.attempt > 0 && !spec.checkpoints {
+            let reason = format!("a machine was lost ({reason}) and the job writes no checkpoints to start again from");
+            job::end(control, &found, JobOutcome::Failed, &reason).await?;
+            return Ok(());
+        }
+        if found.now.attempt >= ATTEMPTS_MAX {
+            let reason = format!("its command was started {ATTEMPTS_MAX} times and a machine was lost each time");
+            job::end(control, &found, JobOutcome::Failed, &reason).await?;
+            return Ok(());
+        }
+        let ids = gone.iter().map(|pod| pod.id);
+        let changed = job::change(control, &found, |now| {
+            now.gone.extend(ids);
+            recover(now, head_gone, &reason);
+        })
+        .await?;
+        if head_gone {
+            self.retire_older(&changed, &pods).await?;
+        }
+        Ok(())
+    }
+
+    /// Marks a pod lost whose worker has been away for too long.
+    async fn give_up(&self, pod: &Pod) -> anyhow::Result<()> {
+        let (control, now) = (&self.control, self.control.now());
+        if pod.state.is_over() || !is_lost(control.links.unlinked_since(pod.worker), pod, now) {
+            return Ok(());
+        }
+        let reason = format!("was out of touch for {} s", LOST_AFTER.as_secs());
+        let fields = [("worker", pod.worker.to_string()), ("pod", pod.id.to_string()), ("lease", pod.lease.to_string())];
+        let told = job::event(now, "lost", format!("{} {reason}", pod.worker), &fields);
+        let change = PodChange { state: Some(PodState::Lost), reason: Some(reason), ..PodChange::default() };
+        if control.store.pod_change(pod.id, &change, &[told]).await? {
+            tracing::warn!(pod = %pod.id, worker = %pod.worker, lease = %pod.lease, "worker lost, pod given up");
+            control.wake.signal();
+        }
+        Ok(())
+    }
+
+    /// With the head its whole runtime is gone: pods of the old fence are over, their leases stay.
+    async fn retire_older(&self, job: &Job, pods: &[Pod]) -> anyhow::Result<()> {
+        let reason = "restarted with a new head";
+        for pod in pods.iter().filter(|pod| pod.fence < job.now.fence && !pod.state.is_over()) {
+            let change =
+                PodChange { state: Some(PodState::Exited), reason: Some(reason.to_owned()), ..PodChange::default() };
+            self.control.store.pod_change(pod.id, &change, &[]).await?;
+        }
+        self.control.wake.signal();
+        Ok(())
+    }
+}
+
+/// Whether a worker has been away for too long to wait for it.
+fn is_lost(unlinked_since: Option<UnixMs>, pod: &Pod, now: UnixMs) -> bool {
+    unlinked_since.is_some_and(|since| now.since(since.max(pod.created)) >= LOST_AFTER)
+}
+
+/// The job's changing part when a machine is lost.
+fn recover(now: &mut JobNow, head_gone: bool, reason: &str) {
+    now.state = if now.attempt == 0 { JobState::Starting } else { JobState::Recovering };
+    now.reason = format!("{reason}; looking for a replacement");
+    now.roster += 1;
+    if head_gone {
+        now.head = None;
+        now.fence += 1;
+        now.submission = None;
+    }
+}
+
+impl Reconciler for Losses {
+    const NAME: &'static str = "losses";
+    const PERIOD: Duration = Duration::from_millis(500);
+
+    async fn run(&mut self) -> anyhow::Result<()> {
+        let watched = |job: &Job| {
+            matches!(
+                job.now.state,
+                JobState::Placing | JobState::Starting | JobState::Running | JobState::Recovering | JobState::Settling
+            )
+        };
+        for_each_job(&self.control, Self::NAME, watched, |job| self.step(job)).await
+    }
+}

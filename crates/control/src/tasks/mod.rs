@@ -1,0 +1,115 @@
+//! Reconcilers: each brings one kind of thing from what is to what should be.
+//!
+//! They take no input on purpose: a signal only says that something changed, and a restart loses nothing. Each run
+//! reads the store, the chain and the links, decides, writes the intent, acts. Running one twice does no harm, and
+//! failing inside a run is retried by the next one. The list in [`spawn`] is complete.
+
+mod epoch;
+mod loss;
+mod market;
+mod order;
+mod placement;
+mod pods;
+mod runtime;
+mod settlement;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use atoll_domain::id::JobId;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::control::Control;
+use crate::store::StoreError;
+use crate::store::rows::Job;
+
+/// How soon after a run the next may start: many signals become one run.
+const RUN_GAP: Duration = Duration::from_millis(25);
+
+/// Brings one kind of thing from what is to what should be.
+trait Reconciler: Send + 'static {
+    /// Its name in logs.
+    const NAME: &'static str;
+    /// How often it runs when nothing signals.
+    const PERIOD: Duration;
+
+    /// One run over everything of its kind.
+    fn run(&mut self) -> impl Future<Output = anyhow::Result<()>> + Send;
+}
+
+/// Starts every reconciler. They end when `stop` is cancelled.
+#[must_use]
+pub fn spawn(control: &Arc<Control>, stop: &CancellationToken) -> JoinSet<()> {
+    let mut set = JoinSet::new();
+    let mut start = Starter { set: &mut set, control, stop };
+    start.reconciler(market::MarketReader::new(control));
+    start.reconciler(order::Orders::new(control));
+    start.reconciler(placement::Placements::new(control));
+    start.reconciler(pods::Pods::new(control));
+    start.reconciler(loss::Losses::new(control));
+    start.reconciler(runtime::Runtimes::new(control));
+    start.reconciler(epoch::Epochs::new(control));
+    start.reconciler(settlement::Settlements::new(control));
+    set
+}
+
+struct Starter<'a> {
+    set: &'a mut JoinSet<()>,
+    control: &'a Arc<Control>,
+    stop: &'a CancellationToken,
+}
+
+impl Starter<'_> {
+    fn reconciler<R: Reconciler>(&mut self, mut reconciler: R) {
+        let mut signals = self.control.wake.subscribe();
+        let stop = self.stop.clone();
+        self.set.spawn(async move {
+            loop {
+                signals.mark_unchanged();
+                if let Err(error) = reconciler.run().await {
+                    tracing::warn!(reconciler = R::NAME, error = format!("{error:#}"), "a run failed; the next one retries");
+                }
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep(RUN_GAP) => {}
+                }
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return,
+                    _ = signals.changed() => {}
+                    () = tokio::time::sleep(R::PERIOD) => {}
+                }
+            }
+        });
+    }
+}
+
+/// Runs `step` for every open job that `wanted` picks; one job's failure does not hold up the others.
+async fn for_each_job<F>(
+    control: &Control,
+    name: &'static str,
+    wanted: impl Fn(&Job) -> bool,
+    mut step: impl FnMut(Job) -> F,
+) -> anyhow::Result<()>
+where
+    F: Future<Output = anyhow::Result<()>>,
+{
+    for job in control.store.jobs_open().await?.into_iter().filter(wanted) {
+        let id: JobId = job.id;
+        match step(job).await {
+            Ok(()) => {}
+            Err(error) if is_conflict(&error) => control.wake.signal(),
+            Err(error) => {
+                tracing::warn!(reconciler = name, job = %id, error = format!("{error:#}"), "a step failed; the next run retries");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether another writer was first: read and decide again.
+fn is_conflict(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref::<StoreError>(), Some(StoreError::Conflict { .. }))
+}
