@@ -74,7 +74,9 @@ pub fn pack(folder: &Path) -> Result<Packed, Failure> {
 
 fn unreadable(path: &Path, error: &io::Error) -> Failure {
     let shown = path.display();
-    Failure::usage(format!("cannot read {shown}: {error}; make it readable (`chmod -R u+rX`) or move it out of the folder"))
+    Failure::usage(format!(
+        "cannot read {shown}: {error}; make it readable (`chmod -R u+rX`) or move it out of the folder"
+    ))
 }
 
 fn not_allowed(name: &str, what: &str) -> Failure {
@@ -131,9 +133,9 @@ impl Walk {
 
     /// The plain file inside the folder that a link leads to.
     fn link_target(&self, link: &Path, name: &str) -> Result<PathBuf, Failure> {
-        let target = link.canonicalize().map_err(|error| {
-            not_allowed(name, &format!("it is a link that leads nowhere ({error})"))
-        })?;
+        let target = link
+            .canonicalize()
+            .map_err(|error| not_allowed(name, &format!("it is a link that leads nowhere ({error})")))?;
         if !target.starts_with(&self.root) {
             return Err(not_allowed(name, &format!("it is a link out of the folder, to {}", target.display())));
         }

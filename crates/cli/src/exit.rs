@@ -151,10 +151,9 @@ mod tests {
     fn the_servers_words_and_code_are_kept() {
         let body = ErrorBody { code: "no_fit".into(), message: "nobody serves it".into(), refusals: vec![] };
         let failure = Failure::from(ClientError::Refused(Box::new(body)));
-        assert_eq!((failure.exit, failure.code.as_str(), failure.to_string().as_str()), (
-            Exit::Refused,
-            "no_fit",
-            "nobody serves it"
-        ));
+        assert_eq!(
+            (failure.exit, failure.code.as_str(), failure.to_string().as_str()),
+            (Exit::Refused, "no_fit", "nobody serves it")
+        );
     }
 }

@@ -1,14 +1,24 @@
 //! The client's commands: what a developer types.
 //!
-//! [`Command`](command::Command) is the tree that `atoll` parses, [`run`](command::run) carries one out. A command reads the [`profile`],
+//! [`command`] is the tree that `atoll` parses and the place where one is carried out. A command reads the [`profile`],
 //! asks the operator over HTTP and the chain over RPC, and signs with the renter's wallet, which never leaves this
 //! machine. Deciding parts are pure: [`manifest`] (what a folder asks for), [`verify`] (whether a receipt holds).
 //!
 //! It leaves to others: placement, settlement and recovery (`control`), money's rules (`interface`), RPC (`chain`).
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod account;
 pub mod bundle;
+pub mod chain;
+pub mod command;
 pub mod exit;
+pub mod jobs;
 pub mod manifest;
 pub mod output;
+pub mod pending;
 pub mod profile;
+pub mod receipts;
+pub mod session;
+pub mod submit;
+pub mod verify;
+pub mod watch;

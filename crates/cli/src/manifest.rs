@@ -335,7 +335,8 @@ EPOCHS = 30
 "#;
 
     fn refused(text: &str) -> String {
-        plan(text, &Overrides::default(), Some("My Folder")).map_or_else(|failure| failure.message, |p| format!("{p:?}"))
+        plan(text, &Overrides::default(), Some("My Folder"))
+            .map_or_else(|failure| failure.message, |p| format!("{p:?}"))
     }
 
     #[test]
@@ -396,6 +397,33 @@ EPOCHS = 30
             refused("devices: 3"),
             refused("\u{0}\u{1}garbage"),
         ];
-        expect![[r#""#]].assert_eq(&all.join("\n"));
+        expect![[r#"
+            atoll.toml:5:11: devices `0` must be a whole number from 1 to 10000
+            atoll.toml:5:11: devices `1_000_000_000` must be a whole number from 1 to 10000
+            atoll.toml:5:11: devices `-2` must be a whole number from 1 to 10000
+            atoll.toml:5:11: devices `three` must be a whole number from 1 to 10000
+            atoll.toml:5:11: devices `2.5` must be a whole number from 1 to 10000
+            atoll.toml:6:1: duplicate key; the file must be TOML, for example `devices = 3`
+            atoll.toml:5:1: unknown field `device`, expected one of `name`, `entry`, `devices`, `model`, `pack`, `checkpoints`, `max_price`, `max_hours`, `env`
+            atoll.toml:5:11: string values must be quoted, expected literal string; the file must be TOML, for example `devices = 3`
+            atoll.toml:9:13: `-0.20` is not a price: write US dollars per device-hour, for example 0.05 or 2.20
+            atoll.toml:9:13: `1e9` is not a price: write US dollars per device-hour, for example 0.05 or 2.20
+            atoll.toml:9:13: a price of 99999999 USD per device-hour is out of range: it must be above 0 and at most 10000
+            atoll.toml:9:13: `nan` is not a price: write US dollars per device-hour, for example 0.05 or 2.20
+            no max_price: write `max_price = "0.20"` under [job] in atoll.toml, or add --max-price
+            atoll.toml:10:13: max_hours `0` must be above 0 and at most 720, with at most 6 digits after the point, for example 0.5
+            atoll.toml:10:13: max_hours `1000` must be above 0 and at most 720, with at most 6 digits after the point, for example 0.5
+            atoll.toml:10:13: max_hours `-1` must be above 0 and at most 720, with at most 6 digits after the point, for example 0.5
+            atoll.toml:3:8: name `Digits!` must be 1 to 64 lower-case letters, digits, `-` or `.`, and start with a letter or digit
+            atoll.toml:3:8: invalid type: integer `5`, expected a string
+            atoll.toml:4:9: entry must be a command line of 1 to 4096 bytes, for example "python train.py"
+            atoll.toml:6:9: model `../h100` must be 1 to 64 lower-case letters, digits, `-` or `.`, and start with a letter or digit
+            no pack: write `pack = "ray-torch"` under [job] in atoll.toml, or add --pack
+            atoll.toml:12:10: `env.EPOCHS` must be text: put it in quotation marks
+            atoll.toml:8:15: invalid type: string "yes", expected a boolean
+            atoll.toml:2:2: unknown field `jop`, expected `job` or `env`
+            atoll.toml:1:1: missing field `job`; an atoll.toml begins with the line [job]
+            atoll.toml:1:10: key with no value, expected `=`; the file must be TOML, for example `devices = 3`
+            atoll.toml:1:10: key with no value, expected `=`; the file must be TOML, for example `devices = 3`"#]].assert_eq(&all.join("\n"));
     }
 }

@@ -1,0 +1,268 @@
+//! What the client reads from the chain itself, and the one transaction of a renter: posting an order.
+//!
+//! The server's words about money are shown, never believed: network root, price feed, fee, balance and worst case come
+//! from accounts that this machine asks for, through `interface`'s layouts and sums.
+
+use atoll_chain::rpc::Account;
+use atoll_chain::{AccountMeta, Address, Hash, Instruction, Rpc, RpcConfig, RpcError, SignedTransaction, sign, spl};
+use atoll_domain::key::{Digest, PublicKey, sha256};
+use atoll_domain::money::{Atl, UsdMicrosPerHour};
+use atoll_interface::instruction::{Meta, PostOrder, PostOrderAccounts};
+use atoll_interface::layout::{Catalogue, Config, GpuModel, Order, PriceFeed, Record as _, Seat, Table as _};
+use atoll_interface::settlement::worst_case;
+use atoll_interface::{Data, arithmetic, network, seeds};
+
+use crate::exit::{Exit, Failure};
+use crate::session::{Wallet, random};
+
+/// The market program, as its clients find it.
+pub const PROGRAM: Address = Address(atoll_interface::PROGRAM_ID);
+
+/// The chain through one RPC node.
+#[derive(Clone, Debug)]
+pub struct Chain {
+    /// The node.
+    pub rpc: Rpc,
+}
+
+/// A network as the chain's own data show it.
+#[derive(Clone, Debug)]
+pub struct ChainNetwork {
+    /// Computed from what follows.
+    pub root: Digest,
+    /// The market program.
+    pub program_id: PublicKey,
+    /// The chain's genesis hash.
+    pub genesis_hash: PublicKey,
+    /// Attestor set 0.
+    pub seats: Vec<Seat>,
+    /// The network's parameters.
+    pub config: Config,
+}
+
+/// What an order is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct OrderTerms {
+    /// The renter's number for it.
+    pub nonce: u64,
+    /// Number of the device model.
+    pub model: u16,
+    /// Devices, all or nothing.
+    pub devices: u32,
+    /// The highest ask accepted.
+    pub price_max: UsdMicrosPerHour,
+    /// Length of the lease.
+    pub duration_s: u32,
+    /// Time to become active.
+    pub fill_s: u32,
+    /// Root of the specification.
+    pub spec_root: Digest,
+    /// The operator's keys.
+    pub solvers: [PublicKey; 3],
+}
+
+impl From<RpcError> for Failure {
+    fn from(error: RpcError) -> Self {
+        match error {
+            RpcError::Failed(_) | RpcError::Refused { .. } => {
+                Self::new(Exit::Refused, "chain_refused", format!("{error}; nothing was charged"))
+            }
+            RpcError::Address { .. } => Self::usage(error.to_string()),
+            _ => Self::new(Exit::Unreachable, "chain_unreachable", error.to_string()),
+        }
+    }
+}
+
+/// An instruction of the market program.
+///
+/// # Errors
+/// [`Failure`] when the data do not fit into a transaction.
+pub fn instruction(metas: &[Meta], data: Result<Data, atoll_interface::Error>) -> Result<Instruction, Failure> {
+    let data = data.map_err(|error| Failure::usage(format!("the transaction cannot be built: {}", error.words())))?;
+    let account =
+        |meta: &Meta| AccountMeta { address: Address(meta.address), signer: meta.signer, writable: meta.writable };
+    let accounts = metas.iter().map(account).collect();
+    Ok(Instruction { program: PROGRAM, accounts, data: data.as_slice().to_vec() })
+}
+
+/// An address of the market program.
+///
+/// # Panics
+/// Never: the interface's seeds are within Solana's bounds.
+#[must_use]
+pub fn derived(seeds: &[&[u8]]) -> Address {
+    Address::find_program_address(seeds, &PROGRAM).expect("the interface's seeds are within bounds").0
+}
+
+fn missing(what: &str) -> Failure {
+    let next = "is this the right chain? The `rpc` of the profile names it";
+    Failure::new(Exit::OtherNetwork, "no_network", format!("the chain has no {what}: {next}"))
+}
+
+/// The account's data when the market program owns it.
+fn owned(account: Option<Account>, what: &str) -> Result<Vec<u8>, Failure> {
+    account.filter(|account| account.owner == PROGRAM).map(|account| account.data).ok_or_else(|| missing(what))
+}
+
+impl Chain {
+    /// The chain at an RPC address. Nothing is asked yet.
+    ///
+    /// # Errors
+    /// [`Failure`] when the address is none.
+    pub fn new(url: &str) -> Result<Self, Failure> {
+        Ok(Self { rpc: Rpc::new(RpcConfig::new(url, u64::from_le_bytes(random()?)))? })
+    }
+
+    /// The network's root, from genesis hash, program and attestor set 0.
+    ///
+    /// # Errors
+    /// [`Failure`] when the chain cannot be asked or holds no network.
+    pub async fn network(&self) -> Result<ChainNetwork, Failure> {
+        let genesis = self.rpc.genesis_hash().await?;
+        let data = owned(self.rpc.account(&derived(&seeds::config())).await?, "Atoll network")?;
+        let malformed = |_| missing("Atoll network of this version");
+        let config = Config::read(&data).map_err(malformed)?;
+        let mut seats = Vec::new();
+        for index in 0..usize::from(config.seat_count) {
+            seats
+                .push(Config::read_row(&data, index).map_err(malformed)?.ok_or_else(|| missing("whole attestor set"))?);
+        }
+        let packed: Vec<[u8; 64]> = seats.iter().map(seat_bytes).collect();
+        let root = network::network_root(sha256, &PROGRAM.0, &genesis.0, config.threshold, &packed);
+        Ok(ChainNetwork {
+            root: Digest(root),
+            program_id: PublicKey(PROGRAM.0),
+            genesis_hash: PublicKey(genesis.0),
+            seats,
+            config,
+        })
+    }
+
+    /// The catalogue's row of a model.
+    ///
+    /// # Errors
+    /// [`Failure`] naming the models there are.
+    pub async fn model(&self, name: &str) -> Result<GpuModel, Failure> {
+        let data = owned(self.rpc.account(&derived(&seeds::catalogue())).await?, "device catalogue")?;
+        let count = Catalogue::read(&data).map_err(|_| missing("device catalogue of this version"))?.count();
+        let rows: Vec<GpuModel> = (0..count).filter_map(|at| Catalogue::read_row(&data, at).ok().flatten()).collect();
+        let found = rows.iter().find(|row| model_name(row) == name).copied();
+        found.ok_or_else(|| {
+            let known: Vec<String> = rows.iter().map(model_name).collect();
+            let message = format!(
+                "no device model `{name}`; the catalogue has: {}. See `atoll gpu list`; nothing was charged",
+                known.join(", ")
+            );
+            Failure::new(Exit::Refused, "unknown_model", message)
+        })
+    }
+
+    /// The price feed.
+    ///
+    /// # Errors
+    /// [`Failure`] when the chain cannot be asked or has none.
+    pub async fn feed(&self) -> Result<PriceFeed, Failure> {
+        let data = owned(self.rpc.account(&derived(&seeds::feed())).await?, "price feed")?;
+        PriceFeed::read(&data).map_err(|_| missing("price feed of this version"))
+    }
+
+    /// An order's account; none when it does not exist (any more).
+    ///
+    /// # Errors
+    /// [`Failure`] when the chain cannot be asked.
+    pub async fn order(&self, order: &Address) -> Result<Option<Order>, Failure> {
+        let account = self.rpc.account(order).await?.filter(|account| account.owner == PROGRAM);
+        Ok(account.and_then(|account| Order::read(&account.data).ok()))
+    }
+
+    /// ATL in a wallet's own token account; zero when it has none.
+    ///
+    /// # Errors
+    /// [`Failure`] when the chain cannot be asked.
+    pub async fn atl(&self, wallet: &Address, mint: &Address) -> Result<Atl, Failure> {
+        let account = self.rpc.token_account(&spl::associated_token_address(wallet, mint)).await?;
+        Ok(Atl(account.map_or(0, |account| account.amount)))
+    }
+
+    /// Signs `post_order` with a new blockhash. It is not sent: the operator relays it with the job.
+    ///
+    /// # Errors
+    /// [`Failure`] when the chain cannot be asked.
+    pub async fn sign_order(&self, wallet: &Wallet, mint: Address, terms: &OrderTerms) -> Result<Vec<u8>, Failure> {
+        let blockhash = self.rpc.latest_blockhash().await?.blockhash;
+        let instruction = post_order(wallet.chain.address(), mint, terms)?;
+        Ok(signed(&instruction, wallet, &blockhash)?.bytes().to_vec())
+    }
+}
+
+fn seat_bytes(seat: &Seat) -> [u8; 64] {
+    let mut bytes = [0; 64];
+    bytes[..32].copy_from_slice(&seat.owner);
+    bytes[32..].copy_from_slice(&seat.key);
+    bytes
+}
+
+/// A catalogue row's name.
+#[must_use]
+pub fn model_name(row: &GpuModel) -> String {
+    let end = row.name.iter().position(|&byte| byte == 0).unwrap_or(row.name.len());
+    String::from_utf8_lossy(&row.name[..end]).into_owned()
+}
+
+/// The address of a renter's order.
+#[must_use]
+pub fn order_address(renter: &Address, nonce: u64) -> Address {
+    derived(&seeds::order(&renter.0, &nonce.to_le_bytes()))
+}
+
+/// What post_order escrows: the worst case with the renter's fee.
+///
+/// # Errors
+/// [`Failure`] when feed or sum are out of range.
+pub fn escrow(price: UsdMicrosPerHour, feed: u64, devices: u32, duration_s: u32, fee_bps: u16) -> Result<Atl, Failure> {
+    arithmetic::rate(price.0, feed).and_then(|rate| worst_case(rate, devices, duration_s, fee_bps)).map(Atl).map_err(
+        |error| Failure::new(Exit::Refused, "escrow", format!("the worst case cannot be escrowed: {}", error.words())),
+    )
+}
+
+/// The instruction that posts an order of the wallet.
+///
+/// # Errors
+/// [`Failure`] when it does not fit into a transaction.
+pub fn post_order(renter: Address, mint: Address, terms: &OrderTerms) -> Result<Instruction, Failure> {
+    let order = order_address(&renter, terms.nonce);
+    let accounts = PostOrderAccounts {
+        authority: renter.0,
+        payer: renter.0,
+        order: order.0,
+        vault: derived(&seeds::order_vault(&order.0)).0,
+        source: spl::associated_token_address(&renter, &mint).0,
+        budget: order.0,
+        config: derived(&seeds::config()).0,
+        catalogue: derived(&seeds::catalogue()).0,
+        feed: derived(&seeds::feed()).0,
+        mint: mint.0,
+    };
+    let post = PostOrder {
+        nonce: terms.nonce,
+        models: [terms.model, 0, 0, 0],
+        devices: terms.devices,
+        devices_min: terms.devices,
+        devices_per_worker: 0,
+        tier: 0,
+        class: 0,
+        region: 0,
+        price_cap_uusd: terms.price_max.0,
+        duration_s: terms.duration_s,
+        fill_s: terms.fill_s,
+        spec_root: terms.spec_root.0,
+        fill_root: [0; 32],
+        solvers: terms.solvers.map(|key| key.0),
+    };
+    instruction(&accounts.metas(), post.encode())
+}
+
+fn signed(instruction: &Instruction, wallet: &Wallet, blockhash: &Hash) -> Result<SignedTransaction, Failure> {
+    sign(std::slice::from_ref(instruction), &wallet.chain, &[], blockhash)
+        .map_err(|error| Failure::new(Exit::Internal, "transaction", error.to_string()))
+}
