@@ -1,0 +1,129 @@
+//! `cargo xtask test`: every suite in turn, each with its time, all of them even when one fails.
+//!
+//! A suite is a command; it fails by its exit status. Nothing here decides what is tested: that is Cargo's, unittest's
+//! and the demo's own affair.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::setup::{self, Consent, Purpose};
+use crate::{demo, usage};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Install what is missing without asking
+    #[arg(long)]
+    yes: bool,
+    /// Leave out what needs namespaces, Ray or PostgreSQL
+    #[arg(long, conflicts_with = "long")]
+    fast: bool,
+    /// Add what takes long: the long suites
+    #[arg(long)]
+    long: bool,
+}
+
+/// A command that passes or fails.
+struct Suite {
+    name: &'static str,
+    /// What it needs beyond a Rust toolchain makes it slow: left out by `--fast`.
+    slow: bool,
+    run: fn(&Path) -> Result<()>,
+}
+
+const SUITES: &[Suite] = &[
+    Suite { name: "rust", slow: false, run: rust },
+    Suite { name: "python", slow: false, run: python },
+    Suite { name: "program", slow: false, run: program },
+    Suite { name: "store", slow: true, run: store },
+    Suite { name: "pods", slow: true, run: pods },
+    Suite { name: "training", slow: true, run: training },
+    Suite { name: "demo", slow: true, run: demo_suite },
+];
+
+pub(crate) fn run(arguments: &Arguments, repository: &Path) -> Result<()> {
+    let purpose = if arguments.fast { Purpose::Build } else { Purpose::Test };
+    setup::ensure(purpose, Consent::new(arguments.yes), repository)?;
+    let mut results = Vec::new();
+    for suite in SUITES.iter().filter(|suite| !(arguments.fast && suite.slow)) {
+        eprintln!("\n== {} ==", suite.name);
+        let (started, cpu) = (Instant::now(), usage::children_cpu());
+        let result = (suite.run)(repository);
+        if let Err(error) = &result {
+            eprintln!("{}: {error:#}", suite.name);
+        }
+        results.push((suite.name, result.is_ok(), started.elapsed(), usage::children_cpu().saturating_sub(cpu)));
+    }
+    report(&results, arguments.fast)
+}
+
+fn report(results: &[(&str, bool, Duration, Duration)], fast: bool) -> Result<()> {
+    println!("\nsuite       wall s   cpu s  result");
+    for (name, passed, wall, cpu) in results {
+        let word = if *passed { "passed" } else { "FAILED" };
+        println!("{name:<10} {:>7.1} {:>7.1}  {word}", wall.as_secs_f64(), cpu.as_secs_f64());
+    }
+    if fast {
+        let left_out: Vec<&str> = SUITES.iter().filter(|suite| suite.slow).map(|suite| suite.name).collect();
+        println!("left out by --fast: {}", left_out.join(", "));
+    }
+    let failed = results.iter().filter(|result| !result.1).count();
+    println!("{} passed, {failed} failed", results.len() - failed);
+    if failed > 0 {
+        bail!("{failed} of {} suites failed", results.len());
+    }
+    Ok(())
+}
+
+/// Runs a command in the repository; its output goes through.
+pub(crate) fn command(repository: &Path, program: &str, arguments: &[&str]) -> Result<()> {
+    let shown = format!("{program} {}", arguments.join(" "));
+    eprintln!("$ {shown}");
+    let status = Command::new(program).args(arguments).current_dir(repository).status();
+    let status = status.with_context(|| format!("`{shown}` cannot be started"))?;
+    if !status.success() {
+        bail!("`{shown}` ended with {status}");
+    }
+    Ok(())
+}
+
+/// Unit and property tests, the rules of the repository, the chain, and everything else that needs only Cargo.
+fn rust(repository: &Path) -> Result<()> {
+    command(repository, "cargo", &["test", "--locked", "--workspace", "--exclude", "atoll-control"])?;
+    command(repository, "cargo", &["test", "--locked", "-p", "atoll-control", "--lib", "--test", "it"])
+}
+
+/// The SDK and the pod's bootstrap, by the standard library's unittest.
+fn python(repository: &Path) -> Result<()> {
+    command(repository, "/usr/bin/python3", &["-m", "unittest", "discover", "-s", "sdk/python/tests", "-t", "sdk/python"])
+}
+
+/// The market program's real bytes in litesvm.
+fn program(repository: &Path) -> Result<()> {
+    command(repository, "cargo", &["test", "--locked", "--manifest-path", "program/market/Cargo.toml"])
+}
+
+/// Both store engines, against a private PostgreSQL.
+fn store(repository: &Path) -> Result<()> {
+    command(repository, "cargo", &["test", "--locked", "-p", "atoll-control", "--test", "store"])
+}
+
+/// Real pods: namespaces, overlay, supervisor.
+fn pods(repository: &Path) -> Result<()> {
+    command(repository, "cargo", &["test", "--locked", "-p", "atoll", "--features", "pods", "--test", "pods"])
+}
+
+/// Real Ray and PyTorch on this host, killed and resumed.
+fn training(repository: &Path) -> Result<()> {
+    let python = crate::pack::folder(repository, "ray-torch").join("bin/python");
+    let python = python.to_str().context("the pack's path is not UTF-8")?;
+    command(repository, python, &["-m", "unittest", "discover", "-s", "sdk/python/slow", "-t", "sdk/python"])
+}
+
+/// The main job on a local network, with the binaries that the tests built.
+fn demo_suite(repository: &Path) -> Result<()> {
+    command(repository, "cargo", &["build", "--locked", "-p", "atoll"])?;
+    demo::play(repository, &repository.join("target/debug/atoll"), false).map(drop)
+}
