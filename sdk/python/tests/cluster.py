@@ -7,6 +7,7 @@ and the overlay; those are tested where they live.
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
@@ -153,6 +154,18 @@ class Cluster:
         except (OSError, ValueError):
             return None
 
+    def refusal(self, path: str, token: str) -> int:
+        """The status with which a call with this token is refused; 200 when it is not."""
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        request = urllib.request.Request(
+            f"http://{self.head}:{self.jobs_port}{path}", headers=headers
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=10) as response:
+                return response.status
+        except urllib.error.HTTPError as error:
+            return error.code
+
     def alive(self) -> set[str]:
         """Addresses of the nodes that Ray counts as alive, from the GCS itself."""
         found = self.call("GET", "/api/v0/nodes?limit=1000&timeout=5")
@@ -180,3 +193,19 @@ class Cluster:
     def logs(self, name: str) -> str:
         answer = self.call("GET", f"/api/jobs/{name}/logs")
         return answer["logs"] if answer else ""
+
+    def follow(self, name: str) -> str:
+        """Everything that Ray's log tail says until the job has ended and it closes."""
+        import aiohttp
+
+        async def read() -> str:
+            url = f"http://{self.head}:{self.jobs_port}/api/jobs/{name}/logs/tail"
+            said = []
+            async with aiohttp.ClientSession() as session:
+                headers = {"Authorization": f"Bearer {self.token}"}
+                async with session.ws_connect(url, headers=headers) as tail:
+                    async for message in tail:
+                        said.append(str(message.data))
+            return "".join(said)
+
+        return asyncio.run(read())

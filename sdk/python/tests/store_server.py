@@ -27,6 +27,8 @@ class StoreServer:
         """Attempts below this one are stale."""
         self.drop_next = 0
         """How many of the next requests lose their connection half way."""
+        self.cut_next = 0
+        """How many of the next answers are cut in the middle of their body."""
         self.fail_next = 0
         """How many of the next requests are answered 503."""
         self.changed = threading.Condition()
@@ -36,7 +38,7 @@ class StoreServer:
         self.url = f"http://127.0.0.1:{self._http.server_port}"
 
     def __enter__(self) -> StoreServer:
-        threading.Thread(target=self._http.serve_forever, daemon=True).start()
+        threading.Thread(target=self._http.serve_forever, args=(0.01,), daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -76,6 +78,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
+        if self.store.cut_next > 0 and len(body) > 1:
+            self.store.cut_next -= 1
+            self.close_connection = True
+            body = body[: len(body) // 2]
         if self.command != "HEAD":
             self.wfile.write(body)
 
