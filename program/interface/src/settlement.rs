@@ -281,7 +281,9 @@ impl Releaser {
         let allowed = match reason {
             Reason::Leave | Reason::Reclaim => matches!(self, Self::Supplier | Self::Device),
             Reason::Lost => matches!(self, Self::Renter | Self::Solver),
-            Reason::Done => matches!(self, Self::Renter),
+            // The solver too: a job that ends while its renter is offline must stop costing. It can do no more harm than
+            // with `Lost`: pay for seconds not served goes back to the renter either way.
+            Reason::Done => matches!(self, Self::Renter | Self::Solver),
             Reason::Expired => order.is_over(now),
         };
         if allowed { Ok(()) } else { Err(Error::NotAuthorised) }
