@@ -80,6 +80,12 @@ impl Pod {
         }
     }
 
+    /// The pod of a directory, whether or not its supervisor still lives.
+    #[must_use]
+    pub fn at(dir: &Path) -> Self {
+        Self { dir: dir.to_owned() }
+    }
+
     /// Finds the supervisor of a directory again.
     ///
     /// # Errors

@@ -528,7 +528,7 @@ impl Main {
             oom_kills,
         };
         write_whole(&self.shared.dir, EXIT_FILE, &exit)?;
-        lock(&self.shared.view).state = State::Exited(exit);
+        lock(&self.shared.view).state = State::Exited(Box::new(exit));
         self.shared.changed.notify_all();
         self.shared.stop.store(true, Ordering::Relaxed);
         if let Some(cgroup) = &self.cgroup {

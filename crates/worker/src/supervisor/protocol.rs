@@ -137,7 +137,7 @@ pub enum State {
     /// The program runs.
     Running,
     /// Over.
-    Exited(Exit),
+    Exited(Box<Exit>),
 }
 
 /// How a pod ended; also the content of `exit.json`.

@@ -289,7 +289,8 @@ pub(crate) mod tests {
 
     #[test]
     fn what_no_pod_may_have_is_refused() {
-        let cases: [(&str, fn(&mut PodSpec)); 10] = [
+        type Change = fn(&mut PodSpec);
+        let cases: [(&str, Change); 10] = [
             ("no program", |s| s.argv.clear()),
             ("NUL", |s| s.argv.push("a\0b".into())),
             ("argv is", |s| s.argv.push("a".repeat(ARGV_BYTES_MAX))),

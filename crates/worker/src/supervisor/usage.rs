@@ -126,7 +126,7 @@ impl Spool {
         let mut line = serde_json::to_string(&next)?;
         line.push('\n');
         self.file.write_all(line.as_bytes())?;
-        if next.seq % SYNC_EVERY == 0 {
+        if next.seq.is_multiple_of(SYNC_EVERY) {
             self.file.sync_data()?;
         }
         self.head = next;

@@ -1,0 +1,328 @@
+//! What the worker knows, and what follows from each event. Pure.
+
+mod commands;
+mod guard;
+mod plan;
+mod pods;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+
+use atoll_api::link::envelope::Body;
+use atoll_api::link::{CommandResult, PodReport, Usage};
+use atoll_domain::cluster::PodState;
+use atoll_domain::id::PodId;
+use atoll_domain::key::Address;
+use atoll_domain::meter::SignedUsage;
+use atoll_domain::time::UnixMs;
+
+use super::command::{Members, Start, Stream};
+use super::refusal::Refusal;
+use super::store::{Ended, FenceRecord, PodRecord, Records};
+use crate::chain_view::{OrderView, SlotView};
+use crate::link::{LinkEvent, Presence};
+use crate::supervisor::spec::{AuthorisedKey, PodSpec};
+
+pub use plan::Me;
+
+/// Pods that a worker handles at once, ended ones that are still reported included.
+const PODS_MAX: usize = 64;
+/// Answers kept for commands that are sent again.
+const ANSWERS_MAX: usize = 512;
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Event {
+    /// On the link.
+    Link(LinkEvent),
+    /// The chain was read: an order, or none, or nobody answered.
+    Order { order: Address, view: Result<Option<OrderView>, String> },
+    /// This worker's own slot was read.
+    Slot(SlotView),
+    /// To a pod.
+    Pod { pod: PodId, news: PodNews },
+    /// What was here when the worker started.
+    Found(Vec<Found>),
+    /// A meter has a new statement.
+    Metered(SignedUsage),
+    /// Time has passed.
+    Tick,
+}
+
+/// News of a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PodNews {
+    /// Its network stands.
+    Prepared { wg_public: [u8; 32], endpoint: SocketAddr },
+    /// It could not be made.
+    NotPrepared { why: String },
+    /// The supervisor took the roster; these statements it refused.
+    RosterTaken { command: String, refused: Vec<String>, launched: bool },
+    /// It did not.
+    RosterFailed { command: String, why: String },
+    /// It is over.
+    Ended { code: Option<i32>, reason: String },
+}
+
+/// A pod's folder as it was found at start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The pod.
+    pub pod: PodId,
+    /// What its supervisor says.
+    pub now: FoundState,
+}
+
+/// The state of a pod that was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FoundState {
+    /// Its network stands, its program was never started.
+    Ready,
+    /// It runs; the same process as before.
+    Running,
+    /// It ended.
+    Ended { code: Option<i32>, reason: String },
+}
+
+/// Something to do. Carried out in order; none of them waits for another.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Write down what must survive, before anything that follows.
+    Persist(Records),
+    /// Deliver to the control plane.
+    Send(Body),
+    /// Read an order and its leases from the chain.
+    ReadOrder(Address),
+    /// Read this worker's slot.
+    ReadSlot,
+    /// Clear the slot's suspension with the device key.
+    ResumeSlot,
+    /// Make a pod's network.
+    Prepare(Box<PodSpec>),
+    /// Pass the members on, then start the program when `run` says with what.
+    Roster {
+        pod: PodId,
+        command: String,
+        members: Vec<Vec<u8>>,
+        authorised: Vec<AuthorisedKey>,
+        run: Option<BTreeMap<String, String>>,
+    },
+    /// The lease ends then, on this machine's clock.
+    Extend { pod: PodId, ends_at: UnixMs },
+    /// End a pod.
+    Stop { pod: PodId, reason: String },
+    /// Delete what is left of an ended pod.
+    Forget { pod: PodId },
+    /// Dial a byte stream and splice it.
+    OpenStream(Stream),
+    /// Dial a byte stream only to close it with these words.
+    RefuseStream { stream: Stream, why: String },
+}
+
+/// What follows from an event.
+pub type Effects = Vec<Effect>;
+
+/// Where a pod stands on this worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Another pod still holds its devices.
+    Waiting,
+    Preparing,
+    Prepared,
+    Running,
+    Over,
+}
+
+#[derive(Debug)]
+struct Pod {
+    record: PodRecord,
+    phase: Phase,
+    /// What to make, until it is being made.
+    plan: Option<Box<PodSpec>>,
+    /// Rosters that wait for the chain, in order of arrival.
+    rosters: VecDeque<(Members, UnixMs)>,
+    /// Commands that the supervisor works on: id, and whether they ask to launch.
+    with_supervisor: Vec<String>,
+    /// The highest roster passed on.
+    generation: u64,
+    stopping: Option<String>,
+    /// Reads of the chain in a row that did not show its lease.
+    unseen: u32,
+}
+
+#[derive(Debug)]
+struct Pending {
+    start: Start,
+    until: UnixMs,
+}
+
+/// Everything the worker knows.
+#[derive(Debug)]
+pub struct State {
+    me: Me,
+    pods: BTreeMap<PodId, Pod>,
+    pending: BTreeMap<PodId, Pending>,
+    fences: BTreeMap<Address, FenceRecord>,
+    answers: VecDeque<CommandResult>,
+    /// Orders asked of the chain and not answered.
+    reading: BTreeSet<Address>,
+    usage: BTreeMap<PodId, SignedUsage>,
+    linked_since: Option<UnixMs>,
+    guarded_at: UnixMs,
+    slot_read_at: UnixMs,
+    resumed_at: UnixMs,
+}
+
+impl State {
+    /// A worker that remembers `records`. Its pods are dead until [`Event::Found`] says otherwise.
+    #[must_use]
+    pub fn new(me: Me, records: Records) -> Self {
+        let pods = records.pods.into_iter().map(|record| (record.pod, Pod::remembered(record))).collect();
+        Self {
+            me,
+            pods,
+            pending: BTreeMap::new(),
+            fences: records.fences.into_iter().map(|fence| (fence.lease, fence)).collect(),
+            answers: VecDeque::new(),
+            reading: BTreeSet::new(),
+            usage: BTreeMap::new(),
+            linked_since: None,
+            guarded_at: UnixMs(0),
+            slot_read_at: UnixMs(0),
+            resumed_at: UnixMs(0),
+        }
+    }
+
+    /// Takes an event; says what to do.
+    pub fn apply(&mut self, event: Event, now: UnixMs) -> Effects {
+        let mut out = Effects::new();
+        match event {
+            Event::Link(LinkEvent::Up { .. }) => {
+                self.linked_since = Some(now);
+                // Cumulative: the newest statement of each pod says everything that was missed.
+                out.extend(self.usage.values().map(usage));
+            }
+            Event::Link(LinkEvent::Down { .. }) => self.linked_since = None,
+            Event::Link(LinkEvent::Received(body)) => self.received(*body, now, &mut out),
+            Event::Order { order, view } => self.order_read(order, &view, now, &mut out),
+            Event::Slot(slot) => self.slot_read(slot, now, &mut out),
+            Event::Pod { pod, news } => self.news(pod, news, now, &mut out),
+            Event::Found(found) => self.found(found, now, &mut out),
+            Event::Metered(signed) => {
+                if self.pods.contains_key(&signed.statement.pod) {
+                    self.usage.insert(signed.statement.pod, signed);
+                    if self.linked_since.is_some() {
+                        out.push(usage(&signed));
+                    }
+                }
+            }
+            Event::Tick => self.tick(now, &mut out),
+        }
+        out
+    }
+
+    /// What the link says without being asked; the facts are the probe's.
+    #[must_use]
+    pub fn presence(&self, facts: Vec<u8>) -> Presence {
+        let running = |(id, pod): (&PodId, &Pod)| (pod.phase == Phase::Running).then(|| id.to_string());
+        Presence {
+            facts,
+            pods: self.pods.values().map(Pod::report).collect(),
+            running: self.pods.iter().filter_map(running).collect(),
+        }
+    }
+
+    /// Pods whose tenant may reach its object store now.
+    #[must_use]
+    pub fn live(&self) -> BTreeSet<PodId> {
+        self.pods.iter().filter(|(_, pod)| pod.phase != Phase::Over).map(|(id, _)| *id).collect()
+    }
+
+    fn records(&self) -> Records {
+        Records {
+            version: 1,
+            pods: self.pods.values().map(|pod| pod.record.clone()).collect(),
+            fences: self.fences.values().copied().collect(),
+        }
+    }
+
+    fn answer(&mut self, command: String, outcome: Result<(), Refusal>, out: &mut Effects) {
+        let (accepted, code, message) = match outcome {
+            Ok(()) => (true, String::new(), String::new()),
+            Err(refusal) => {
+                tracing::warn!(command, code = refusal.code(), reason = %refusal, "a command is refused");
+                (false, refusal.code().to_owned(), refusal.to_string())
+            }
+        };
+        let result = CommandResult { command, accepted, code, message };
+        if self.answers.len() == ANSWERS_MAX {
+            self.answers.pop_front();
+        }
+        self.answers.push_back(result.clone());
+        out.push(Effect::Send(Body::CommandResult(result)));
+    }
+
+    fn report(&self, pod: &PodId, out: &mut Effects) {
+        if let Some(pod) = self.pods.get(pod) {
+            out.push(Effect::Send(Body::PodReport(pod.report())));
+        }
+    }
+}
+
+impl Pod {
+    fn remembered(record: PodRecord) -> Self {
+        Self::new(record, Phase::Over, None)
+    }
+
+    fn new(record: PodRecord, phase: Phase, plan: Option<Box<PodSpec>>) -> Self {
+        Self {
+            record,
+            phase,
+            plan,
+            rosters: VecDeque::new(),
+            with_supervisor: vec![],
+            generation: 0,
+            stopping: None,
+            unseen: 0,
+        }
+    }
+
+    fn is_live(&self) -> bool {
+        self.phase != Phase::Over
+    }
+
+    fn report(&self) -> PodReport {
+        let state = match self.phase {
+            Phase::Waiting | Phase::Preparing => PodState::Requested,
+            Phase::Prepared => PodState::Prepared,
+            Phase::Running => PodState::Running,
+            Phase::Over => PodState::Exited,
+        };
+        let ended = self.record.ended.as_ref();
+        let statement = self.record.statement.as_ref().and_then(|text| hex::decode(text).ok());
+        PodReport {
+            pod: self.record.pod.to_string(),
+            lease: self.record.lease.0.to_vec(),
+            order: self.record.order.0.to_vec(),
+            fence: self.record.fence,
+            state: state.word().to_owned(),
+            reason: ended.map(|ended| ended.reason.clone()).unwrap_or_default(),
+            statement: statement.unwrap_or_default(),
+            // -1: killed, or never ran.
+            exit_code: ended.map_or(0, |ended| ended.code.unwrap_or(-1)),
+        }
+    }
+
+    fn end(&mut self, code: Option<i32>, reason: String, now: UnixMs) {
+        self.phase = Phase::Over;
+        self.plan = None;
+        self.record.ended = Some(Ended { code, reason, at_ms: now.0 });
+    }
+}
+
+fn usage(signed: &SignedUsage) -> Effect {
+    let signed = serde_json::to_vec(signed).expect("a statement of numbers and text forms is always JSON");
+    Effect::Send(Body::Usage(Usage { signed }))
+}
