@@ -7,9 +7,16 @@
 //! What is not here: liveness of links (in memory, `link`), money (the chain has it; rows keep what was asked of the
 //! chain and what it answered), blobs (the object store).
 
+#[cfg(test)]
+mod conformance;
+mod postgres;
 pub mod rows;
+mod sql;
+mod sqlite;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use atoll_domain::id::{ApiKeyId, ClusterId, CommandId, JobId, PodId, UserId, WorkerId};
@@ -37,7 +44,8 @@ pub enum StoreError {
         /// The row's kind.
         what: &'static str,
     },
-    /// The engine failed. Nothing was written.
+    /// The engine failed. Nothing was written, unless the connection broke while it committed (the words say so): every
+    /// operation may be repeated, and says a conflict or the same again when the first one passed.
     #[error("the store failed: {0}")]
     Engine(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// A row that this build cannot read: written by a newer one, or damaged.
@@ -181,4 +189,20 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// Whether the store answers, for `/readyz`.
     async fn ping(&self) -> Result<()>;
+}
+
+/// Opens a store and brings its schema up to date.
+///
+/// `sqlite:PATH` is a file (created when missing), `postgres://…` a server's database.
+///
+/// # Errors
+/// [`StoreError::Engine`] in words that never repeat the URL, which may hold a password.
+pub async fn open(url: &str) -> Result<Arc<dyn Store>> {
+    if let Some(path) = url.strip_prefix("sqlite:").filter(|path| !path.is_empty() && !path.starts_with(':')) {
+        return Ok(Arc::new(sql::Sql(sqlite::Sqlite::open(PathBuf::from(path)).await?)));
+    }
+    if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+        return Ok(Arc::new(sql::Sql(postgres::Postgres::open(url).await?)));
+    }
+    Err(sql::Failure::fatal("the store's URL must be sqlite:PATH or postgres://USER:PASSWORD@HOST:PORT/DATABASE"))
 }
