@@ -32,12 +32,6 @@ mod tests {
     const NOT_IN_DOMAIN: &[&str] =
         &["tokio", "rusqlite", "tokio-postgres", "reqwest", "rand", "getrandom", "hyper", "axum", "libc"];
 
-    /// Licences that may be linked; an expression passes when one of its alternatives is built of these only.
-    const LICENCES: &[&str] = &[
-        "Apache-2.0", "MIT", "BSD-2-Clause", "BSD-3-Clause", "ISC", "Unicode-3.0", "Zlib", "0BSD", "CC0-1.0", "MIT-0",
-        "CDLA-Permissive-2.0", "Unlicense", "BSL-1.0", "OpenSSL", "MPL-2.0", "Apache-2.0 WITH LLVM-exception",
-    ];
-
     fn root() -> PathBuf {
         PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
     }
@@ -100,20 +94,6 @@ mod tests {
         let full = linked(&[]);
         assert!(full.len() <= 650, "{} crates with `local`; at most 650", full.len());
         assert!(full.iter().any(|it| it.starts_with("litesvm ")), "the comparison must see litesvm with `local`");
-    }
-
-    #[test]
-    fn licences_are_permissive() {
-        let passes = |expression: &str| {
-            let plain = expression.replace(['(', ')'], " ").replace('/', " OR ");
-            plain.split(" OR ").any(|side| side.split(" AND ").all(|term| LICENCES.contains(&term.trim())))
-        };
-        assert!(passes("MIT OR GPL-3.0") && !passes("GPL-3.0") && !passes("MIT AND GPL-3.0"));
-        for package in metadata(&[])["packages"].as_array().unwrap() {
-            let (name, licence) = (package["name"].as_str().unwrap(), package["license"].as_str());
-            let by_file = package["license_file"].is_string() && licence.is_none();
-            assert!(by_file || licence.is_some_and(passes), "{name}: licence {licence:?} is not on the list");
-        }
     }
 
     #[test]
