@@ -18,7 +18,9 @@ pub(crate) fn run(cx: &mut Cx<'_>) -> Outcome {
     let reason = Reason::from_number(release.reason)?;
     let now = now()?;
     let by_renter = {
+        let own = *order.address().as_array();
         let order = account::view::<Order>(cx.program, &order)?;
+        authority::expect_budget_place(&order, &own, &budget)?;
         authority::is_renter(cx.program, &order, &authority, &budget, now)?
     };
     let (order_address, page_address) = (*order.address().as_array(), *page.address().as_array());

@@ -21,6 +21,14 @@ pub(crate) fn expect_budget_key(budget: &Budget, key: &AccountView, now: i64) ->
     Ok(())
 }
 
+/// The place of an order's budget holds that budget, or the order again: nothing else, so that no account goes unchecked.
+///
+/// # Errors
+/// [`Error::AddressWrong`] for another account.
+pub(crate) fn expect_budget_place(order: &Order, own: &Bytes, budget: &AccountView) -> Result<(), Fault> {
+    if address::is(budget, own) { Ok(()) } else { address::expect(budget, &order.budget) }
+}
+
 /// Whether the signer is the order's renter, or the living key of the budget that posted it.
 pub(crate) fn is_renter(
     program: &Address,

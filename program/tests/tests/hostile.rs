@@ -1,0 +1,246 @@
+//! Every instruction with each signer missing, each account swapped for another party's, and each account put twice.
+//!
+//! Two parties walk the same script side by side. Before each step of the first party every mutation of its call is run
+//! without being kept, and must be refused; then the call itself must go through.
+
+use atoll_interface::{
+    ATL, Error, SYSTEM_PROGRAM_ID, TOKEN_PROGRAM_ID,
+    instruction::{self as ix, TABLE},
+    settlement::Reason,
+};
+use atoll_market_tests::{
+    Call, Party, Refusal, World,
+    calls::{DURATION_S, STAKE, leaf},
+    sha256,
+    world::START,
+};
+use std::collections::BTreeSet;
+
+/// (instruction, account) pairs that another party may legitimately be: who pays, who asks when anyone may, and where a
+/// wallet's own money comes from. Each is a right, not a hole.
+const FREE: &[(&str, usize)] = &[
+    // The rent payer, and the sender where anyone may send.
+    ("post_order", 1),
+    ("fill_order", 1),
+    ("post_epoch", 1),
+    ("close_order", 0),
+];
+
+struct Script {
+    world: World,
+    covered: BTreeSet<&'static str>,
+    tried: usize,
+}
+
+impl Script {
+    /// Tries every mutation of `call`, then sends both calls.
+    fn step(&mut self, call: &Call, other: &Call) {
+        assert_eq!(call.name, other.name);
+        self.world.try_call(call).unwrap_or_else(|refusal| panic!("{}: {refusal:?}", call.name));
+        for index in 0..call.metas.len() {
+            self.without_signature(call, index);
+            self.not_writable(call, index);
+            self.swapped(call, other, index);
+            self.doubled(call, index);
+        }
+        self.too_short(call);
+        self.covered.insert(call.name);
+        self.world.must(call);
+        self.world.must(other);
+    }
+
+    fn refused(&mut self, call: &Call, what: &str) -> Refusal {
+        self.tried += 1;
+        match self.world.try_call(call) {
+            Ok(_) => panic!("{}: went through with {what}", call.name),
+            Err(refusal) => refusal,
+        }
+    }
+
+    fn without_signature(&mut self, call: &Call, index: usize) {
+        // The fee payer signs in any case.
+        if !call.metas[index].signer || call.metas[index].address == self.world.node {
+            return;
+        }
+        let mut call = call.clone();
+        call.metas[index].signer = false;
+        let refusal = self.refused(&call, &format!("account {index} not signing"));
+        assert_eq!(refusal, Refusal::Market(Error::SignerMissing), "{} {index}", call.name);
+    }
+
+    fn not_writable(&mut self, call: &Call, index: usize) {
+        let meta = call.metas[index];
+        let twice = call.metas.iter().filter(|other| other.address == meta.address).count() > 1;
+        if !meta.writable || twice || meta.address == self.world.node {
+            return;
+        }
+        let mut call = call.clone();
+        call.metas[index].writable = false;
+        let refusal = self.refused(&call, &format!("account {index} not writable"));
+        assert_eq!(refusal, Refusal::Market(Error::NotWritable), "{} {index}", call.name);
+    }
+
+    fn swapped(&mut self, call: &Call, other: &Call, index: usize) {
+        if [SYSTEM_PROGRAM_ID, TOKEN_PROGRAM_ID].contains(&call.metas[index].address) {
+            return;
+        }
+        let stranger = self.world.key("stranger");
+        let fake_token = sha256(&[b"fake token"]);
+        self.world.token(fake_token, stranger, ATL);
+        let candidates = [other.metas[index].address, stranger, fake_token, sha256(&[b"nowhere"])];
+        for (which, address) in candidates.into_iter().enumerate() {
+            let mut call = call.clone();
+            if call.metas[index].address == address || FREE.contains(&(call.name, index)) {
+                continue;
+            }
+            if call.metas[index].signer && which > 1 {
+                continue;
+            }
+            // Where the same account stands twice by design, both are swapped.
+            call.metas[index].address = address;
+            self.refused(&call, &format!("account {index} swapped ({which})"));
+        }
+    }
+
+    fn doubled(&mut self, call: &Call, index: usize) {
+        for from in 0..call.metas.len() {
+            let (own, copy) = (call.metas[index], call.metas[from]);
+            let programs = [SYSTEM_PROGRAM_ID, TOKEN_PROGRAM_ID];
+            if own.address == copy.address || programs.contains(&own.address) || FREE.contains(&(call.name, index)) {
+                continue;
+            }
+            if own.signer && !copy.signer {
+                continue;
+            }
+            let mut call = call.clone();
+            call.metas[index].address = copy.address;
+            self.refused(&call, &format!("account {index} the same as {from}"));
+        }
+    }
+
+    fn too_short(&mut self, call: &Call) {
+        let mut shorter = call.clone();
+        if shorter.data.len() > 1 {
+            shorter.data.pop();
+            let refusal = self.refused(&shorter, "its data cut");
+            assert_eq!(refusal, Refusal::Market(Error::InstructionMalformed));
+        }
+        let mut longer = call.clone();
+        longer.data.push(0);
+        let refusal = self.refused(&longer, "a byte behind its data");
+        assert_eq!(refusal, Refusal::Market(Error::InstructionMalformed));
+        let mut fewer = call.clone();
+        fewer.metas.pop();
+        let refusal = self.refused(&fewer, "an account missing");
+        assert_eq!(refusal, Refusal::Market(Error::AccountsMissing));
+    }
+}
+
+#[test]
+fn no_signer_no_account_no_byte_can_be_another() {
+    let mut world = World::new();
+    let (a, b) = (Party::new(&mut world, "a"), Party::new(&mut world, "b"));
+    let mut script = Script { world, covered: BTreeSet::new(), tried: 0 };
+    script.step(&a.register(0), &b.register(0));
+    script.step(&a.register(1), &b.register(1));
+    script.step(&a.stake(STAKE), &b.stake(STAKE));
+    script.step(&a.stake(STAKE), &b.stake(STAKE));
+    script.step(&a.set_ask(a.supplier, 0, ix::ASK, 60_000), &b.set_ask(b.supplier, 0, ix::ASK, 60_000));
+    let until = START + 100_000;
+    script.step(&a.set_budget(50 * ATL, 0, until), &b.set_budget(50 * ATL, 0, until));
+    script.step(&a.set_budget(0, ATL, until), &b.set_budget(0, ATL, until));
+    script.step(&a.post_by_budget(&a.terms(1)), &b.post_by_budget(&b.terms(1)));
+    script.step(
+        &a.close_order_to(a.session, a.budget_vault(), a.budget()),
+        &b.close_order_to(b.session, b.budget_vault(), b.budget()),
+    );
+    script.step(&a.post(2), &b.post(2));
+    script.step(&a.fill(0, 0, &[1]), &b.fill(0, 0, &[1]));
+    script.step(&a.fill(1, 1, &[1]), &b.fill(1, 1, &[1]));
+    script.world.wait(20);
+    let release = |party: &Party| party.release(party.renter, 0, Reason::Done, 0, &[1]);
+    script.step(&release(&a), &release(&b));
+    let release = |party: &Party| party.release(party.devices[1], 1, Reason::Leave, 1, &[1]);
+    script.step(&release(&a), &release(&b));
+    script.world.set_time(START + i64::from(DURATION_S) + 50);
+    let until = script.world.now();
+    let leaves = [&a, &b].map(|party| leaf(party.lease(0), 18, until));
+    let tree = script.world.attest(&leaves);
+    script.step(&tree.settle(0, a.order()), &tree.settle(1, b.order()));
+    script.step(&a.withdraw(0), &b.withdraw(0));
+    script.step(&a.collect(), &b.collect());
+    // Nothing is owed any more, so the destination stands idle: lease 1 closes with its pay still to be moved.
+    script.world.must(&a.close_lease(0));
+    script.world.must(&b.close_lease(0));
+    let leaves = [&a, &b].map(|party| leaf(party.lease(1), 15, until));
+    let tree = script.world.attest(&leaves);
+    script.world.must(&tree.settle(0, a.order()));
+    script.world.must(&tree.settle(1, b.order()));
+    script.step(&a.close_lease(1), &b.close_lease(1));
+    script.world.must(&a.collect());
+    script.world.must(&b.collect());
+    script.step(&a.close_order(a.renter), &b.close_order(b.renter));
+
+    let elsewhere = ["init", "set_catalogue", "set_feed", "register_attestor", "post_epoch"];
+    assert_eq!(script.covered.len() + elsewhere.len(), TABLE.len(), "{:?}", script.covered);
+    assert!(script.tried > 1_000, "only {} mutations were tried", script.tried);
+}
+
+#[test]
+fn the_networks_own_instructions_refuse_strangers() {
+    let mut world = World::bare();
+    let init = world.init();
+    world.must(&init);
+    world.refused(&world.init(), Error::AlreadyInitialised);
+
+    let stranger = world.key("stranger");
+    for call in [world.set_catalogue(1), world.set_feed(250_000)] {
+        let mut forged = call.clone();
+        forged.metas[0].address = stranger;
+        world.refused(&forged, Error::NotAuthorised);
+        forged.metas[0].signer = false;
+        world.refused(&forged, Error::SignerMissing);
+        world.must(&call);
+    }
+    let owner = world.admin;
+    world.purse(owner);
+    world.purse(stranger);
+    world.refused(&world.register_seat(0, stranger, world.attestor), Error::SeatUnknown);
+    world.refused(&world.register_seat(0, owner, stranger), Error::SeatUnknown);
+    world.refused(&world.register_seat(1, owner, world.attestor), Error::SeatUnknown);
+    let register = world.register_attestor();
+    for index in [0, 1] {
+        let mut unsigned = register.clone();
+        unsigned.metas[index].signer = false;
+        world.refused(&unsigned, Error::SignerMissing);
+    }
+    world.must(&register);
+    world.refused(&world.register_attestor(), Error::AlreadyInitialised);
+
+    world.refused(&world.post_epoch(world.attestor, 0, [1; 32]), Error::EpochNotOver);
+    world.wait(10);
+    let mut forged = world.post_epoch(world.attestor, 0, [1; 32]);
+    forged.metas[0].address = stranger;
+    world.refused(&forged, Error::NotAuthorised);
+    world.must(&world.post_epoch(world.attestor, 0, [1; 32]));
+    world.refused(&world.post_epoch(world.attestor, 0, [2; 32]), Error::VoteRepeated);
+    world.refused(&world.post_epoch(world.attestor, 0, [1; 32]), Error::VoteRepeated);
+}
+
+#[test]
+fn init_refuses_a_set_without_a_majority_or_with_twins() {
+    let world = World::bare();
+    let seat = |byte: u8| [byte; 64];
+    let mut twin = seat(1);
+    twin[32..].copy_from_slice(&[9; 32]);
+    for (threshold, seats) in [
+        (0, vec![]),
+        (1, vec![seat(1), seat(2)]),
+        (3, vec![seat(1), seat(2)]),
+        (2, vec![seat(1), seat(1)]),
+        (2, vec![seat(1), twin]),
+    ] {
+        let call = world.init_with(threshold, &seats);
+        assert_eq!(world.try_call(&call), Err(Refusal::Market(Error::ParameterOutOfRange)), "{threshold} of {seats:?}");
+    }
+}
