@@ -3,20 +3,19 @@
 //! The server's words about money are shown, never believed: network root, price feed, fee, balance and worst case come
 //! from accounts that this machine asks for, through `interface`'s layouts and sums.
 
+use atoll_chain::market::instruction::Renter;
+use atoll_chain::market::{self, PROGRAM_ID};
 use atoll_chain::rpc::Account;
-use atoll_chain::{AccountMeta, Address, Hash, Instruction, Rpc, RpcConfig, RpcError, SignedTransaction, sign, spl};
+use atoll_chain::{Address, Hash, Instruction, Rpc, RpcConfig, RpcError, SignedTransaction, sign, spl};
 use atoll_domain::key::{Digest, PublicKey, sha256};
 use atoll_domain::money::{Atl, UsdMicrosPerHour};
-use atoll_interface::instruction::{Meta, PostOrder, PostOrderAccounts};
+use atoll_interface::instruction::PostOrder;
 use atoll_interface::layout::{Catalogue, Config, GpuModel, Order, PriceFeed, Record as _, Seat, Table as _};
 use atoll_interface::settlement::worst_case;
-use atoll_interface::{Data, arithmetic, network, seeds};
+use atoll_interface::{arithmetic, network};
 
 use crate::exit::{Exit, Failure};
 use crate::session::{Wallet, random};
-
-/// The market program, as its clients find it.
-pub const PROGRAM: Address = Address(atoll_interface::PROGRAM_ID);
 
 /// The chain through one RPC node.
 #[derive(Clone, Debug)]
@@ -73,27 +72,6 @@ impl From<RpcError> for Failure {
     }
 }
 
-/// An instruction of the market program.
-///
-/// # Errors
-/// [`Failure`] when the data do not fit into a transaction.
-pub fn instruction(metas: &[Meta], data: Result<Data, atoll_interface::Error>) -> Result<Instruction, Failure> {
-    let data = data.map_err(|error| Failure::usage(format!("the transaction cannot be built: {}", error.words())))?;
-    let account =
-        |meta: &Meta| AccountMeta { address: Address(meta.address), signer: meta.signer, writable: meta.writable };
-    let accounts = metas.iter().map(account).collect();
-    Ok(Instruction { program: PROGRAM, accounts, data: data.as_slice().to_vec() })
-}
-
-/// An address of the market program.
-///
-/// # Panics
-/// Never: the interface's seeds are within Solana's bounds.
-#[must_use]
-pub fn derived(seeds: &[&[u8]]) -> Address {
-    Address::find_program_address(seeds, &PROGRAM).expect("the interface's seeds are within bounds").0
-}
-
 fn missing(what: &str) -> Failure {
     let next = "is this the right chain? The `rpc` of the profile names it";
     Failure::new(Exit::OtherNetwork, "no_network", format!("the chain has no {what}: {next}"))
@@ -101,7 +79,7 @@ fn missing(what: &str) -> Failure {
 
 /// The account's data when the market program owns it.
 fn owned(account: Option<Account>, what: &str) -> Result<Vec<u8>, Failure> {
-    account.filter(|account| account.owner == PROGRAM).map(|account| account.data).ok_or_else(|| missing(what))
+    account.filter(|account| account.owner == PROGRAM_ID).map(|account| account.data).ok_or_else(|| missing(what))
 }
 
 impl Chain {
@@ -119,7 +97,7 @@ impl Chain {
     /// [`Failure`] when the chain cannot be asked or holds no network.
     pub async fn network(&self) -> Result<ChainNetwork, Failure> {
         let genesis = self.rpc.genesis_hash().await?;
-        let data = owned(self.rpc.account(&derived(&seeds::config())).await?, "Atoll network")?;
+        let data = owned(self.rpc.account(&market::address::config()).await?, "Atoll network")?;
         let malformed = |_| missing("Atoll network of this version");
         let config = Config::read(&data).map_err(malformed)?;
         let mut seats = Vec::new();
@@ -128,10 +106,10 @@ impl Chain {
                 .push(Config::read_row(&data, index).map_err(malformed)?.ok_or_else(|| missing("whole attestor set"))?);
         }
         let packed: Vec<[u8; 64]> = seats.iter().map(seat_bytes).collect();
-        let root = network::network_root(sha256, &PROGRAM.0, &genesis.0, config.threshold, &packed);
+        let root = network::network_root(sha256, &PROGRAM_ID.0, &genesis.0, config.threshold, &packed);
         Ok(ChainNetwork {
             root: Digest(root),
-            program_id: PublicKey(PROGRAM.0),
+            program_id: PublicKey(PROGRAM_ID.0),
             genesis_hash: PublicKey(genesis.0),
             seats,
             config,
@@ -143,7 +121,7 @@ impl Chain {
     /// # Errors
     /// [`Failure`] naming the models there are.
     pub async fn model(&self, name: &str) -> Result<GpuModel, Failure> {
-        let data = owned(self.rpc.account(&derived(&seeds::catalogue())).await?, "device catalogue")?;
+        let data = owned(self.rpc.account(&market::address::catalogue()).await?, "device catalogue")?;
         let count = Catalogue::read(&data).map_err(|_| missing("device catalogue of this version"))?.count();
         let rows: Vec<GpuModel> = (0..count).filter_map(|at| Catalogue::read_row(&data, at).ok().flatten()).collect();
         let found = rows.iter().find(|row| model_name(row) == name).copied();
@@ -162,7 +140,7 @@ impl Chain {
     /// # Errors
     /// [`Failure`] when the chain cannot be asked or has none.
     pub async fn feed(&self) -> Result<PriceFeed, Failure> {
-        let data = owned(self.rpc.account(&derived(&seeds::feed())).await?, "price feed")?;
+        let data = owned(self.rpc.account(&market::address::feed()).await?, "price feed")?;
         PriceFeed::read(&data).map_err(|_| missing("price feed of this version"))
     }
 
@@ -171,7 +149,7 @@ impl Chain {
     /// # Errors
     /// [`Failure`] when the chain cannot be asked.
     pub async fn order(&self, order: &Address) -> Result<Option<Order>, Failure> {
-        let account = self.rpc.account(order).await?.filter(|account| account.owner == PROGRAM);
+        let account = self.rpc.account(order).await?.filter(|account| account.owner == PROGRAM_ID);
         Ok(account.and_then(|account| Order::read(&account.data).ok()))
     }
 
@@ -190,7 +168,7 @@ impl Chain {
     /// [`Failure`] when the chain cannot be asked.
     pub async fn sign_order(&self, wallet: &Wallet, mint: Address, terms: &OrderTerms) -> Result<Vec<u8>, Failure> {
         let blockhash = self.rpc.latest_blockhash().await?.blockhash;
-        let instruction = post_order(wallet.chain.address(), mint, terms)?;
+        let instruction = post_order(wallet.chain.address(), mint, terms);
         Ok(signed(&instruction, wallet, &blockhash)?.bytes().to_vec())
     }
 }
@@ -212,7 +190,7 @@ pub fn model_name(row: &GpuModel) -> String {
 /// The address of a renter's order.
 #[must_use]
 pub fn order_address(renter: &Address, nonce: u64) -> Address {
-    derived(&seeds::order(&renter.0, &nonce.to_le_bytes()))
+    market::address::order(renter, nonce)
 }
 
 /// What post_order escrows: the worst case with the renter's fee.
@@ -226,23 +204,8 @@ pub fn escrow(price: UsdMicrosPerHour, feed: u64, devices: u32, duration_s: u32,
 }
 
 /// The instruction that posts an order of the wallet.
-///
-/// # Errors
-/// [`Failure`] when it does not fit into a transaction.
-pub fn post_order(renter: Address, mint: Address, terms: &OrderTerms) -> Result<Instruction, Failure> {
-    let order = order_address(&renter, terms.nonce);
-    let accounts = PostOrderAccounts {
-        authority: renter.0,
-        payer: renter.0,
-        order: order.0,
-        vault: derived(&seeds::order_vault(&order.0)).0,
-        source: spl::associated_token_address(&renter, &mint).0,
-        budget: order.0,
-        config: derived(&seeds::config()).0,
-        catalogue: derived(&seeds::catalogue()).0,
-        feed: derived(&seeds::feed()).0,
-        mint: mint.0,
-    };
+#[must_use]
+pub fn post_order(renter: Address, mint: Address, terms: &OrderTerms) -> Instruction {
     let post = PostOrder {
         nonce: terms.nonce,
         models: [terms.model, 0, 0, 0],
@@ -259,7 +222,8 @@ pub fn post_order(renter: Address, mint: Address, terms: &OrderTerms) -> Result<
         fill_root: [0; 32],
         solvers: terms.solvers.map(|key| key.0),
     };
-    instruction(&accounts.metas(), post.encode())
+    let source = spl::associated_token_address(&renter, &mint);
+    market::instruction::post_order(Renter::Wallet(renter), renter, source, mint, &post)
 }
 
 fn signed(instruction: &Instruction, wallet: &Wallet, blockhash: &Hash) -> Result<SignedTransaction, Failure> {

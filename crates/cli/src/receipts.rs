@@ -1,6 +1,6 @@
 //! `atoll receipt show` and `verify`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use atoll_api::receipt::{RECEIPT_BYTES_MAX, Receipt, ReceiptBody};
 use atoll_domain::id::JobId;

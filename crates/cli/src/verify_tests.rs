@@ -269,7 +269,7 @@ fn a_lying_operator_is_refused_with_the_reason() {
         ("transaction", |b| b.order.transaction = b64(b"nothing")),
         ("renter's order", |b| b.spec.bytes = b64(b"{}")),
         ("not signed by its renter", |b| b.spec.signature = key(2).sign_raw(b"x")),
-        ("one is missing", |b| drop(b.leases.remove(1))),
+        ("one is missing", |b| drop(b.leases.remove(0))),
         ("comes twice", |b| b.epochs.push(b.epochs[0].clone())),
         ("holds no seat", |b| b.epochs[0].votes[0].key = key(2).public()),
         ("counted twice", |b| {
