@@ -1,0 +1,13 @@
+//! The verbs of the business, one file per noun. No HTTP, no SQL.
+
+pub mod auth;
+pub mod candidates;
+pub mod chain;
+pub mod job;
+pub mod jobs;
+pub mod leaves;
+pub mod market;
+pub mod order;
+pub mod pod_token;
+pub mod quotes;
+pub mod receipt;

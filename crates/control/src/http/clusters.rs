@@ -1,0 +1,147 @@
+//! A cluster's own runtime, reached through the control plane: `ray job submit` and Ray's dashboard API.
+//!
+//! The caller's key is checked here and never passed on; the cluster's token is added here and never shown. Bodies
+//! stream both ways, WebSockets (log tails) are spliced.
+
+use std::sync::Arc;
+
+use atoll_api::http::ErrorBody;
+use atoll_domain::id::ClusterId;
+use axum::body::Body;
+use axum::extract::{Path, Request, State};
+use axum::http::header::{self, HeaderName};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use axum::response::{IntoResponse as _, Response};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+
+use super::extract;
+use crate::app::auth::Caller;
+use crate::app::jobs;
+use crate::control::Control;
+use crate::error::{ApiError, Code};
+use crate::link::{ByteStream, Target};
+use crate::ray::DASHBOARD_PORT;
+use crate::store::rows::Job;
+
+/// Headers that belong to one connection, or to the caller and this node.
+const NOT_FORWARDED: [HeaderName; 9] = [
+    header::AUTHORIZATION,
+    header::HOST,
+    header::CONNECTION,
+    header::UPGRADE,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::COOKIE,
+    header::SET_COOKIE,
+];
+
+/// Any call of Ray's dashboard and jobs API, on the cluster's head.
+#[utoipa::path(get, path = "/v1/clusters/{cluster}/ray/{path}", security(("api_key" = [])),
+    params(("cluster" = String, Path), ("path" = String, Path, description = "the path at the head, for example `api/jobs/`")),
+    responses((status = 200, description = "Ray's own answer, whatever its status"), (status = 404, body = ErrorBody), (status = 502, body = ErrorBody)))]
+pub(crate) async fn ray(
+    State(control): State<Arc<Control>>,
+    caller: Caller,
+    Path((cluster, path)): Path<(String, String)>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let cluster: ClusterId = extract::id(&cluster, "cluster")?;
+    let job = control.store.job_by_cluster(cluster).await?.filter(|job| job.user == caller.user.id);
+    let job = job.ok_or_else(|| ApiError::not_found("cluster"))?;
+    let stream = head_stream(&control, &job).await?;
+    forward(stream, request, &path, &job.now.runtime_token).await
+}
+
+async fn head_stream(control: &Control, job: &Job) -> Result<ByteStream, ApiError> {
+    let unreachable =
+        |why: String| ApiError::new(Code::HeadUnreachable, format!("the cluster's head cannot be reached: {why}"));
+    let head = jobs::head(control, job).await?;
+    let head = head.ok_or_else(|| unreachable(format!("the job is {} and has no head now", job.now.state)))?;
+    let stream = control.links.open_stream(head.worker, head.id, Target::Port(DASHBOARD_PORT)).await;
+    stream.map_err(|error| unreachable(error.to_string()))
+}
+
+/// The request as the head shall see it.
+fn outgoing(request: &mut Request, path: &str, token: &str) -> Result<bool, ApiError> {
+    let bad = |_| ApiError::new(Code::BadRequest, "the path cannot be passed on");
+    let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
+    *request.uri_mut() = format!("/{}{query}", encoded(path)).parse::<Uri>().map_err(bad)?;
+    let upgrade =
+        request.headers().get(header::UPGRADE).is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    NOT_FORWARDED.iter().for_each(|name| drop(request.headers_mut().remove(name)));
+    let headers = request.headers_mut();
+    headers.insert(header::HOST, HeaderValue::from_static("ray"));
+    let token = HeaderValue::try_from(format!("Bearer {token}")).map_err(|error| ApiError::internal(error))?;
+    headers.insert(header::AUTHORIZATION, token);
+    if upgrade {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    }
+    Ok(upgrade)
+}
+
+/// The router has decoded the path; what is not plain is encoded again.
+fn encoded(path: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@".contains(&byte);
+    path.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+}
+
+async fn forward(stream: ByteStream, mut request: Request, path: &str, token: &str) -> Result<Response, ApiError> {
+    let unreachable = |error: hyper::Error| {
+        ApiError::new(Code::HeadUnreachable, format!("the cluster's head broke the connection: {error}"))
+    };
+    let upgrade = outgoing(&mut request, path, token)?;
+    let ours = request.extensions_mut().remove::<OnUpgrade>();
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(unreachable)?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.with_upgrades().await {
+            tracing::debug!(%error, "a connection to a cluster's head broke");
+        }
+    });
+    let mut answer = sender.send_request(request).await.map_err(unreachable)?;
+    if let (StatusCode::SWITCHING_PROTOCOLS, true, Some(ours)) = (answer.status(), upgrade, ours) {
+        let theirs = hyper::upgrade::on(&mut answer);
+        tokio::spawn(splice(ours, theirs));
+        let mut headers = answer.headers().clone();
+        headers.remove(header::SET_COOKIE);
+        return Ok((StatusCode::SWITCHING_PROTOCOLS, headers).into_response());
+    }
+    let (mut parts, body) = answer.into_parts();
+    strip(&mut parts.headers);
+    Ok(Response::from_parts(parts, Body::new(body)))
+}
+
+fn strip(headers: &mut HeaderMap) {
+    NOT_FORWARDED.iter().for_each(|name| drop(headers.remove(name)));
+}
+
+async fn splice(ours: OnUpgrade, theirs: OnUpgrade) {
+    let (Ok(ours), Ok(theirs)) = (ours.await, theirs.await) else { return };
+    let (mut ours, mut theirs) = (TokioIo::new(ours), TokioIo::new(theirs));
+    if let Err(error) = tokio::io::copy_bidirectional(&mut ours, &mut theirs).await {
+        tracing::debug!(%error, "a spliced WebSocket broke");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_head_sees_the_cluster_s_token_and_not_the_caller_s() {
+        let request = Request::builder()
+            .uri("/v1/clusters/x/ray/api/jobs/a%20b?x=1")
+            .header("authorization", "Bearer atoll_secret")
+            .header("cookie", "c")
+            .header("content-type", "application/json");
+        let mut request = request.body(Body::empty()).unwrap();
+        assert!(!outgoing(&mut request, "api/jobs/a b", "cluster").unwrap());
+        assert_eq!(request.uri(), "/api/jobs/a%20b?x=1");
+        assert_eq!(request.headers()["authorization"], "Bearer cluster");
+        assert_eq!(request.headers()["content-type"], "application/json");
+        assert!(!request.headers().contains_key("cookie"));
+    }
+}

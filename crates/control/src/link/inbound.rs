@@ -1,0 +1,157 @@
+//! Carries out what a linked worker says. Everything is idempotent, because a worker repeats what it thinks was lost.
+//!
+//! A worker is believed about its own pods and nothing else: a pod that the store has on another worker, under another
+//! lease or another fence is left alone, and so is one that the store does not know (an old order's, which its worker
+//! stops by itself).
+
+use std::collections::BTreeSet;
+
+use atoll_api::link::envelope::Body;
+use atoll_api::link::{CommandResult, Heartbeat, PodReport, Usage};
+use atoll_domain::cluster::PodState;
+use atoll_domain::id::PodId;
+use atoll_domain::meter::SignedUsage;
+
+use super::connection::{End, Link};
+use crate::app::job;
+use crate::error::Code;
+use crate::store::rows::{CommandAnswer, Pod, PodChange};
+
+/// The most pods one heartbeat lists.
+const RUNNING_MAX: usize = 256;
+/// The longest text a worker sends: reasons, codes.
+const WORDS_MAX: usize = 1000;
+/// The largest signed pod key statement, in bytes.
+const STATEMENT_BYTES_MAX: usize = 2048;
+
+fn refused(why: impl Into<String>) -> End {
+    End::Refused(Code::LinkBadFrame, why.into())
+}
+
+/// The first characters of what a worker says, without control characters.
+fn words(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(WORDS_MAX).collect()
+}
+
+/// Carries out one numbered message.
+pub(super) async fn body(link: &mut Link, body: Body) -> Result<(), End> {
+    match body {
+        Body::PodReport(report) => pod_report(link, &report).await,
+        Body::Usage(signed) => usage(link, &signed).await,
+        Body::CommandResult(result) => command_result(link, result).await,
+        _ => Err(refused("a message that only the control plane sends")),
+    }
+}
+
+/// What really runs on a worker that has just linked. A pod that should be there and is not has ended unseen.
+pub(super) async fn hello(link: &mut Link, reports: &[PodReport]) -> Result<(), End> {
+    for report in reports {
+        pod_report(link, report).await?;
+    }
+    let named: BTreeSet<&str> = reports.iter().map(|report| report.pod.as_str()).collect();
+    for pod in link.control.store.pods_on(link.worker.id).await? {
+        let started = matches!(pod.state, PodState::Prepared | PodState::Running);
+        if started && !named.contains(pod.id.to_string().as_str()) {
+            let reason = "its worker came back without it".to_owned();
+            let change = PodChange { state: Some(PodState::Exited), reason: Some(reason), ..PodChange::default() };
+            change_pod(link, &pod, &change).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn pod_report(link: &mut Link, report: &PodReport) -> Result<(), End> {
+    let id: PodId = report.pod.parse().map_err(|_| refused("a report about something that is no pod"))?;
+    let state: PodState = serde_json::from_value(report.state.clone().into())
+        .ok()
+        .filter(|state| *state != PodState::Lost)
+        .ok_or_else(|| refused("a pod in a state that no worker reports"))?;
+    if report.statement.len() > STATEMENT_BYTES_MAX {
+        return Err(refused("an overlong pod key statement"));
+    }
+    let Some(pod) = link.control.store.pod(id).await? else {
+        tracing::info!(worker = %link.worker.id, pod = %id, "a report about an unknown pod");
+        return Ok(());
+    };
+    let same_lease = report.lease.is_empty() || report.lease == pod.lease.0;
+    if pod.worker != link.worker.id || pod.fence != report.fence || !same_lease {
+        tracing::warn!(worker = %link.worker.id, pod = %id, fence = report.fence, "a report that is not about this worker's pod");
+        return Ok(());
+    }
+    let statement = (!report.statement.is_empty()).then(|| report.statement.clone());
+    let news = pod.state != state || (statement.is_some() && pod.statement != statement);
+    if !news || state == PodState::Requested {
+        return Ok(());
+    }
+    let change = PodChange {
+        state: Some(state),
+        reason: (!report.reason.is_empty()).then(|| words(&report.reason)),
+        statement,
+        exit_code: (state == PodState::Exited).then_some(report.exit_code),
+    };
+    change_pod(link, &pod, &change).await
+}
+
+async fn change_pod(link: &mut Link, pod: &Pod, change: &PodChange) -> Result<(), End> {
+    let control = &link.control;
+    let state = change.state.unwrap_or(pod.state);
+    let mut message = format!("pod {} on {} is {state}", pod.index.address(), pod.worker);
+    if let Some(reason) = &change.reason {
+        message.push_str(": ");
+        message.push_str(reason);
+    }
+    let fields = [("pod", pod.id.to_string()), ("worker", pod.worker.to_string()), ("state", state.to_string())];
+    let event = job::event(control.now(), "pod", message, &fields);
+    let events = if state == pod.state { vec![] } else { vec![event] };
+    if control.store.pod_change(pod.id, change, &events).await? {
+        tracing::info!(worker = %pod.worker, pod = %pod.id, %state, reason = change.reason.as_deref(), "pod changed state");
+        control.wake.signal();
+    }
+    Ok(())
+}
+
+async fn usage(link: &mut Link, usage: &Usage) -> Result<(), End> {
+    if usage.signed.len() > 4096 {
+        return Err(refused("an overlong usage statement"));
+    }
+    let signed: SignedUsage =
+        serde_json::from_slice(&usage.signed).map_err(|error| refused(format!("a usage statement: {error}")))?;
+    let Some(pod) = link.control.store.pod(signed.statement.pod).await? else { return Ok(()) };
+    let own = pod.worker == link.worker.id && pod.lease == signed.statement.lease;
+    if !own || signed.verify(&pod.device_key).is_err() {
+        tracing::warn!(worker = %link.worker.id, pod = %pod.id, "a usage statement that is not this pod's; ignored");
+        return Ok(());
+    }
+    link.control.store.usage_put(pod.id, &signed).await?;
+    Ok(())
+}
+
+async fn command_result(link: &mut Link, result: CommandResult) -> Result<(), End> {
+    let id = result.command.parse().map_err(|_| refused("an answer to something that is no command"))?;
+    let answer =
+        CommandAnswer { accepted: result.accepted, code: words(&result.code), message: words(&result.message) };
+    if link.control.store.command_answer(link.worker.id, id, &answer).await? {
+        if !answer.accepted {
+            tracing::warn!(worker = %link.worker.id, command = %id, code = answer.code, message = answer.message, "command refused");
+        }
+        link.session(|session| session.commands.remove(&id));
+        link.control.wake.signal();
+    }
+    Ok(())
+}
+
+/// Counts observed time for the pods that run, as far as they are this worker's.
+pub(super) async fn heartbeat(link: &mut Link, beat: &Heartbeat) -> Result<(), End> {
+    if beat.running.len() > RUNNING_MAX {
+        return Err(refused("a heartbeat that lists too many pods"));
+    }
+    if beat.running.is_empty() {
+        return Ok(());
+    }
+    for pod in link.control.store.pods_on(link.worker.id).await? {
+        if pod.state == PodState::Running && beat.running.contains(&pod.id.to_string()) {
+            link.control.links.beat(pod.id, pod.observation);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,254 @@
+//! Starts one control node and stops it: keys, store, chain, TLS, connections, reconcilers.
+//!
+//! [`serve`] is what `atoll server` runs; [`Node`] is the same in parts, for tests that bring their own store or leave
+//! the reconcilers out.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context as _;
+use atoll_domain::key::SecretKey;
+use atoll_domain::time::UnixMs;
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt as _;
+
+use crate::app::market::Market;
+use crate::config::Config;
+use crate::control::{Control, Keys, Wake, World};
+use crate::http;
+use crate::link::{self, Links};
+use crate::objects::Objects;
+use crate::store::Store;
+use crate::tls::{self, Peer};
+
+/// The longest TLS handshake.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+/// The longest a request's head may take, and the longest a connection may be idle.
+const HEAD_MAX: Duration = Duration::from_secs(30);
+/// Bytes of a request's head.
+const HEAD_BYTES_MAX: usize = 64 << 10;
+/// Headers of a request.
+const HEADERS_MAX: usize = 64;
+/// How long open requests may go on after the node was told to stop.
+const DRAIN_MAX: Duration = Duration::from_secs(5);
+
+/// The real world.
+#[derive(Debug)]
+pub struct RealWorld;
+
+impl World for RealWorld {
+    fn now(&self) -> UnixMs {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        UnixMs(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    fn random(&self, bytes: &mut [u8]) {
+        getrandom::fill(bytes).expect("the operating system gives randomness; nothing secret can be made without");
+    }
+}
+
+/// Runs a control node until SIGTERM or SIGINT.
+///
+/// # Errors
+/// When it cannot start: unusable state, store, chain address or port.
+pub async fn serve(config: Config) -> anyhow::Result<()> {
+    let stop = CancellationToken::new();
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
+    let store = crate::store::open(&config.store).await.context("opening the store")?;
+    let node = Node::listen(config, store, Arc::new(RealWorld), stop.clone()).await?;
+    let reconcilers = crate::tasks::spawn(&node.control, &stop);
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopping");
+    node.stop().await;
+    drain(reconcilers).await;
+    Ok(())
+}
+
+async fn drain(mut tasks: JoinSet<()>) {
+    let ended = tokio::time::timeout(DRAIN_MAX, async { while tasks.join_next().await.is_some() {} }).await;
+    if ended.is_err() {
+        tracing::warn!("a reconciler did not stop in time; what it was doing is done again at the next start");
+        tasks.shutdown().await;
+    }
+}
+
+/// A control node that listens.
+#[derive(Debug)]
+pub struct Node {
+    /// Its parts.
+    pub control: Arc<Control>,
+    /// Where it listens.
+    pub address: SocketAddr,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Node {
+    /// Loads or makes what is in the state folder, and serves API and links until `stop` is cancelled.
+    ///
+    /// # Errors
+    /// When state, chain address or port are not usable.
+    pub async fn listen(
+        config: Config,
+        store: Arc<dyn Store>,
+        world: Arc<dyn World>,
+        stop: CancellationToken,
+    ) -> anyhow::Result<Self> {
+        let tls = TlsAcceptor::from(tls::load(&config.state, &config.names)?);
+        let listener =
+            TcpListener::bind(config.listen).await.with_context(|| format!("listening on {}", config.listen))?;
+        let address = listener.local_addr()?;
+        let control = Arc::new(control(config, store, world)?);
+        let tasks = TaskTracker::new();
+        let connections = Connections {
+            router: http::router(&control),
+            tls,
+            permits: Arc::new(Semaphore::new(control.config.connections_max as usize)),
+            stop: stop.clone(),
+            tasks: tasks.clone(),
+        };
+        tasks.spawn(connections.accept(listener));
+        tasks.spawn(link::flush_observations(Arc::clone(&control), stop.clone()));
+        if let Some(path) = &control.config.port_file {
+            tls::write_new(path, format!("{}\n", address.port()).as_bytes(), 0o644)?;
+        }
+        tracing::info!(%address, node = %control.keys.node.public(), "listening");
+        Ok(Self { control, address, stop, tasks })
+    }
+
+    /// Ends links, lets open requests finish for a moment, and returns when all is over.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        self.control.links.close();
+        self.tasks.close();
+        if tokio::time::timeout(DRAIN_MAX + Duration::from_secs(1), self.tasks.wait()).await.is_err() {
+            tracing::warn!("connections were cut off");
+        }
+    }
+}
+
+fn control(config: Config, store: Arc<dyn Store>, world: Arc<dyn World>) -> anyhow::Result<Control> {
+    let keys = load_keys(&config.state, &*world)?;
+    let mut seed = [0; 8];
+    world.random(&mut seed);
+    let rpc = atoll_chain::Rpc::new(atoll_chain::RpcConfig::new(&config.rpc, u64::from_le_bytes(seed)))?;
+    let objects = Objects::open(&config.objects).with_context(|| format!("opening {}", config.objects.display()))?;
+    let links = Links::new(Arc::clone(&world));
+    Ok(Control { config, store, rpc, links, objects, market: Market::default(), keys, world, wake: Wake::default() })
+}
+
+/// Loads the node's keys from `keys/`, making those that are not there.
+///
+/// # Errors
+/// When a key file is open to others, damaged, or cannot be written.
+pub fn load_keys(state: &Path, world: &dyn World) -> anyhow::Result<Keys> {
+    let folder = state.join("keys");
+    std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+    Ok(Keys {
+        node: load_key(&folder.join("node.json"), world)?,
+        attestor: load_key(&folder.join("attestor.json"), world)?,
+        pod_secret: *load_keypair(&folder.join("pod-secret.json"), world)?.seed(),
+    })
+}
+
+fn load_key(path: &Path, world: &dyn World) -> anyhow::Result<SecretKey> {
+    Ok(SecretKey::from_seed(&load_keypair(path, world)?.seed()))
+}
+
+fn load_keypair(path: &Path, world: &dyn World) -> anyhow::Result<atoll_chain::Keypair> {
+    if !path.exists() {
+        let mut seed = [0; 32];
+        world.random(&mut seed);
+        atoll_chain::Keypair::from_seed(&seed).save(path)?;
+    }
+    Ok(atoll_chain::Keypair::load(path)?)
+}
+
+/// What accepts connections.
+#[derive(Clone)]
+struct Connections {
+    router: Router,
+    tls: TlsAcceptor,
+    permits: Arc<Semaphore>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Connections {
+    async fn accept(self, listener: TcpListener) {
+        loop {
+            let next = async {
+                let permit = Arc::clone(&self.permits).acquire_owned().await;
+                (permit, listener.accept().await)
+            };
+            let (permit, accepted) = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return,
+                next = next => next,
+            };
+            match (permit, accepted) {
+                (Ok(permit), Ok((tcp, address))) => {
+                    self.tasks.spawn(self.clone().connection(tcp, address, permit));
+                }
+                (_, Err(error)) => {
+                    // Out of file descriptors, most likely: others must end first.
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                (Err(_), _) => return,
+            }
+        }
+    }
+
+    async fn connection(self, tcp: TcpStream, address: SocketAddr, permit: OwnedSemaphorePermit) {
+        if let Err(error) = tcp.set_nodelay(true) {
+            tracing::debug!(%address, %error, "a connection went away");
+            return;
+        }
+        let Ok(Ok(session)) = tokio::time::timeout(HANDSHAKE_MAX, self.tls.accept(tcp)).await else {
+            tracing::debug!(%address, "no TLS handshake");
+            return;
+        };
+        let Ok(exporter) = tls::exporter(session.get_ref().1) else { return };
+        let peer = Peer { address, exporter, permit: Arc::new(permit) };
+        let router = self.router;
+        let service = hyper::service::service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+            request.extensions_mut().insert(peer.clone());
+            let request: Request = request.map(Body::new);
+            router.clone().oneshot(request)
+        });
+        let connection = hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_MAX)
+            .max_buf_size(HEAD_BYTES_MAX)
+            .max_headers(HEADERS_MAX)
+            .serve_connection(TokioIo::new(session), service)
+            .with_upgrades();
+        let mut connection = std::pin::pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = self.stop.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                tokio::time::timeout(DRAIN_MAX, connection).await.unwrap_or(Ok(()))
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%address, %error, "a connection broke");
+        }
+    }
+}
