@@ -112,15 +112,51 @@ enum Ended {
     Stopping,
 }
 
-/// Starts the link's task.
-#[must_use]
-pub fn keep(dialer: Dialer, identity: Identity, outside: SharedOutside, presence: watch::Receiver<Presence>) -> Link {
-    let (outbox, to_send) = mpsc::channel(WAITING_MAX);
-    let (to_world, events) = mpsc::channel(WAITING_MAX);
-    let keeper =
-        Keeper { dialer, identity, outside, presence, outbox: to_send, events: to_world, session: Session::default() };
-    tokio::spawn(keeper.run());
-    Link { outbox, events }
+/// A link whose world exists before its task runs, so that the first `Hello` is complete.
+#[derive(Debug)]
+pub struct Later {
+    /// The world's ends.
+    pub link: Link,
+    /// What starts the task.
+    pub keeper: Starter,
+}
+
+/// Starts a link's task.
+#[derive(Debug)]
+pub struct Starter {
+    outbox: mpsc::Receiver<Body>,
+    events: mpsc::Sender<LinkEvent>,
+}
+
+impl Later {
+    /// A link that does nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        let (outbox, to_send) = mpsc::channel(WAITING_MAX);
+        let (to_world, events) = mpsc::channel(WAITING_MAX);
+        Self { link: Link { outbox, events }, keeper: Starter { outbox: to_send, events: to_world } }
+    }
+}
+
+impl Default for Later {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Starter {
+    /// Starts the link's task.
+    pub fn start(
+        self,
+        dialer: Dialer,
+        identity: Identity,
+        outside: SharedOutside,
+        presence: watch::Receiver<Presence>,
+    ) {
+        let Self { outbox, events } = self;
+        let keeper = Keeper { dialer, identity, outside, presence, outbox, events, session: Session::default() };
+        tokio::spawn(keeper.run());
+    }
 }
 
 struct Keeper {
@@ -156,9 +192,10 @@ impl Keeper {
             let pause = jitter(self.outside.as_ref(), most);
             failures = failures.saturating_add(1);
             tracing::warn!(reason = %ended, again_in_ms = pause.as_millis(), "the control link is down");
-            let told = self.events.send(LinkEvent::Down { reason: ended.to_string() });
-            let waited = async {
-                let _ = told.await;
+            let (events, down) = (self.events.clone(), LinkEvent::Down { reason: ended.to_string() });
+            let waited = async move {
+                // A world that has gone is noticed by its closed outbox.
+                let _ = events.send(down).await;
                 tokio::time::sleep(pause).await;
             };
             if self.while_queueing(waited).await.is_none() {
@@ -239,8 +276,15 @@ impl Keeper {
                     Some(body) => self.session.push(body)?,
                     None => return Ok(Ended::Stopping),
                 },
-                written = poll_fn(|cx| Pin::new(&mut connection.sink).poll_ready(cx)), if to_write => {
+                written = poll_fn(|cx| {
+                    let sink = Pin::new(&mut connection.sink);
+                    if to_write { sink.poll_ready(cx) } else { sink.poll_flush(cx) }
+                }), if to_write || connection.unflushed => {
                     written.map_err(broken)?;
+                    if !to_write {
+                        connection.unflushed = false;
+                        continue;
+                    }
                     let envelope = if let Some(envelope) = self.session.next() {
                         envelope
                     } else if std::mem::take(&mut beat_due) {
@@ -251,10 +295,6 @@ impl Keeper {
                     ack_due = false;
                     acknowledged = self.session.ack();
                     connection.start(&envelope)?;
-                },
-                flushed = poll_fn(|cx| Pin::new(&mut connection.sink).poll_flush(cx)), if connection.unflushed => {
-                    flushed.map_err(broken)?;
-                    connection.unflushed = false;
                 },
                 // Reading waits until the world has room: that is the back-pressure.
                 (permit, message) = async { (events.reserve().await, connection.stream.next().await) } => {

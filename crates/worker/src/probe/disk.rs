@@ -25,7 +25,7 @@ pub fn free_bytes(folder: &Path) -> io::Result<u64> {
 /// The folder cannot be written.
 pub fn write_speed_mib_s(folder: &Path) -> io::Result<u32> {
     let path = folder.join(format!(".atoll-probe-{}", std::process::id()));
-    let measured = (|| {
+    let measured = (|| -> io::Result<_> {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
         let block: Vec<u8> = (0..BLOCK_BYTES).map(|at| at.to_le_bytes()[0]).collect();
         let begun = Instant::now();

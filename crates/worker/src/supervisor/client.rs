@@ -24,7 +24,7 @@ use super::protocol::{
 use super::spec::{self, AuthorisedKey, PodSpec};
 use super::streams::connect_unix;
 use super::usage::{self, Record};
-use crate::runtime::procs;
+use crate::runtime::{cgroup, procs};
 
 /// Init's 20 s, and some for a loaded machine.
 const START: Duration = Duration::from_secs(30);
@@ -167,7 +167,7 @@ impl Pod {
         match self.ask(&Request::Usage { after_seq }, ANSWER).await {
             Ok((_, Answer::Usage { records })) => Ok(records),
             Ok((_, other)) => unexpected(&other),
-            Err(_) => Ok(usage::read(&self.dir, after_seq, 4_000)?),
+            Err(_) => Ok(usage::read(&self.dir, after_seq, 3_000)?),
         }
     }
 
@@ -280,20 +280,43 @@ pub async fn kill_orphans(pods: &Path, allowed: &BTreeSet<PodId>) -> Result<Vec<
     for entry in entries.flatten() {
         let dir = entry.path();
         let Some(keeper) = keeper_of(&dir) else { continue };
-        if allowed.contains(&keeper.pod) || !is_alive(&keeper) {
+        if !is_alive(&keeper) {
+            sweep(&dir);
             continue;
         }
-        let pod = Pod { dir };
+        if allowed.contains(&keeper.pod) {
+            continue;
+        }
+        let pod = Pod { dir: dir.clone() };
         if pod.stop(Duration::ZERO).await.is_err() && is_alive(&keeper) {
             // The pod dies with its supervisor.
             let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(keeper.pid), nix::sys::signal::Signal::SIGKILL);
         }
+        let deadline = tokio::time::Instant::now() + START;
         while is_alive(&keeper) {
+            ensure!(tokio::time::Instant::now() < deadline, "supervisor {} does not die", keeper.pid);
             sleep(Duration::from_millis(10)).await;
         }
+        sweep(&dir);
         killed.push(keeper.pod);
     }
     Ok(killed)
+}
+
+/// Removes what a supervisor that was killed could not: the pod's cgroup. Harmless for one that ended in order.
+pub fn sweep(dir: &Path) {
+    if let Ok(spec) = PodSpec::read(dir)
+        && let Ok(place) = cgroup::find(spec.cgroup.as_deref())
+    {
+        cgroup::Cgroup::named(&place, &super::keeper::cgroup_name(spec.pod)).remove();
+    }
+}
+
+/// Every pod below a folder that a supervisor still keeps: what a restarted worker attaches to.
+#[must_use]
+pub fn survey(pods: &Path) -> Vec<(PathBuf, Keeper)> {
+    let dirs = fs::read_dir(pods).into_iter().flatten().flatten().map(|entry| entry.path());
+    dirs.filter_map(|dir| keeper_of(&dir).filter(is_alive).map(|keeper| (dir, keeper))).collect()
 }
 
 /// Who keeps, or kept, the pod of a directory.

@@ -130,6 +130,18 @@ impl World {
         }
     }
 
+    /// Carries out what is known already, before anybody is told anything.
+    ///
+    /// # Errors
+    /// As [`World::run`].
+    pub async fn settle(&mut self) -> Result<()> {
+        while let Some(event) = self.ready.pop_front() {
+            let effects = self.apply(event, self.around.outside.now());
+            self.perform(effects).await?;
+        }
+        Ok(())
+    }
+
     /// Waits for the next event; none when the link has ended for good.
     pub async fn select(&mut self) -> Option<Event> {
         loop {
