@@ -88,13 +88,27 @@ impl Watched<'_> {
     }
 }
 
+/// Lengths of the parts of a start, in order.
+pub(crate) type Split = Vec<(&'static str, Duration)>;
+
 /// Runs the whole story with one binary. Prints the summary as the last line of stdout and returns it.
 pub(crate) fn play(repository: &Path, binary: &Path, keep: bool) -> Result<Value> {
+    let (summary, _) = run_through(repository, binary, keep)?;
+    println!("{summary}");
+    Ok(summary)
+}
+
+/// The same for a bench: the summary, and how long each part of the start took.
+pub(crate) fn measured(repository: &Path, binary: &Path) -> Result<(Value, Split)> {
+    run_through(repository, binary, false)
+}
+
+fn run_through(repository: &Path, binary: &Path, keep: bool) -> Result<(Value, Split)> {
     let folder = std::env::temp_dir().join(format!("atoll-demo-{}", std::process::id()));
     let pack = crate::pack::folder(repository, "ray-torch");
     eprintln!("starting a network of 4 workers in {}", folder.display());
     let network = Network::start(binary, &folder, &pack, 4)?;
-    let summary = story(repository, &network)?;
+    let told = story(repository, &network)?;
     if keep {
         eprintln!("the network stays up: ATOLL_HOME={}", folder.join("client").display());
         network.keep();
@@ -104,11 +118,10 @@ pub(crate) fn play(repository: &Path, binary: &Path, keep: bool) -> Result<Value
         eprintln!("nothing of the network runs any more; receipt: {}", receipt.display());
         std::fs::remove_dir_all(&folder)?;
     }
-    println!("{summary}");
-    Ok(summary)
+    Ok(told)
 }
 
-fn story(repository: &Path, network: &Network) -> Result<Value> {
+fn story(repository: &Path, network: &Network) -> Result<(Value, Split)> {
     let before = network.balances()?;
     let example = repository.join("examples/digits");
     let example = example.to_str().context("the repository's path is not UTF-8")?;
@@ -116,9 +129,8 @@ fn story(repository: &Path, network: &Network) -> Result<Value> {
     let job = network.json(&["job", "submit", example, "--devices", "3", "--yes", "--detach"])?;
     let job = job["job"].as_str().context("no job id")?.to_owned();
     let mut watched = Watched { network, job: job.clone(), started, shown: 0, events: Vec::new() };
-    let submit_to_first_step = watched.until("its first step", |it, _| {
-        Ok(it.of_kind("step").next().map(|_| started.elapsed()))
-    })?;
+    let submit_to_first_step =
+        watched.until("its first step", |it, _| Ok(it.of_kind("step").next().map(|_| started.elapsed())))?;
     let victim = watched.until("something to resume from", |it, job| {
         Ok((it.of_kind("checkpoint").count() >= CHECKPOINTS_BEFORE_LOSS).then(|| node_worker(job)).flatten())
     })?;
@@ -143,7 +155,7 @@ fn story(repository: &Path, network: &Network) -> Result<Value> {
     ensure!(accuracy >= ACCURACY_MIN, "accuracy {accuracy} is below {ACCURACY_MIN}");
     ensure!(after.suppliers[&victim] > before.suppliers[&victim], "the lost worker was not paid for what it served");
     let pods = ended["pods"].as_array().map(Vec::len).unwrap_or_default();
-    Ok(json!({
+    let summary = json!({
         "job": job,
         "state": ended["state"],
         "accuracy": accuracy,
@@ -161,7 +173,36 @@ fn story(repository: &Path, network: &Network) -> Result<Value> {
         "burned": money.burned,
         "conserved": money.conserved,
         "receipt": receipt,
-    }))
+    });
+    Ok((summary, split(&watched.events, ended["created"].as_u64().context("no time of acceptance")?)))
+}
+
+/// How long each part of the start took, from the times at which the operator saw things happen.
+fn split(events: &[Value], created: u64) -> Split {
+    let first = |kind: &str, field: &str, value: &str| {
+        let hit = |event: &&Value| event["kind"] == kind && (value.is_empty() || event["fields"][field] == value);
+        events.iter().find(hit).and_then(|event| event["at"].as_u64())
+    };
+    let pods = |state: &str| {
+        let of_start = |event: &&Value| event["kind"] == "pod" && event["fields"]["state"] == state;
+        events.iter().filter(of_start).take(3).filter_map(|event| event["at"].as_u64()).last()
+    };
+    let marks = [
+        ("chain", first("state", "state", "placing")),
+        ("placement", first("state", "state", "starting")),
+        ("pod", pods("prepared")),
+        ("overlay", pods("running")),
+        ("ray", first("attempt", "attempt", "1")),
+        ("job", first("step", "", "")),
+    ];
+    let mut since = created;
+    let mut split = Vec::new();
+    for (part, at) in marks {
+        let Some(at) = at else { continue };
+        split.push((part, Duration::from_millis(at.saturating_sub(since))));
+        since = since.max(at);
+    }
+    split
 }
 
 fn seconds(length: Duration) -> f64 {

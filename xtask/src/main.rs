@@ -2,8 +2,15 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod bench;
+mod ci;
+mod demo;
+mod network;
 mod pack;
+mod rules;
 mod setup;
+mod test;
+mod usage;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -18,6 +25,22 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// A whole network on this machine trains a model, loses a worker, and settles
+    ///
+    /// Example: cargo xtask demo --yes
+    Demo(demo::Arguments),
+    /// Every test
+    ///
+    /// Example: cargo xtask test --fast
+    Test(test::Arguments),
+    /// Format, lints, licences and bans, then every test: what CI runs
+    ///
+    /// Example: cargo xtask ci --yes
+    Ci(test::Arguments),
+    /// Measures; bars are checked nowhere else
+    ///
+    /// Example: cargo xtask bench walk --json
+    Bench(bench::Arguments),
     /// Finds what this machine lacks, says what it will install and why, and installs it
     ///
     /// Example: cargo xtask setup --for demo --yes
@@ -30,6 +53,10 @@ enum Verb {
 
 fn main() -> Result<()> {
     match Arguments::parse().verb {
+        Verb::Demo(arguments) => demo::run(&arguments, &repository()),
+        Verb::Test(arguments) => test::run(&arguments, &repository()),
+        Verb::Ci(arguments) => ci::run(&arguments, &repository()),
+        Verb::Bench(arguments) => bench::run(&arguments, &repository()),
         Verb::Setup(arguments) => setup::run(&arguments, &repository()),
         Verb::Pack(arguments) => pack::run(&arguments, &repository()),
     }

@@ -18,30 +18,65 @@ const READY_WITHIN: Duration = Duration::from_secs(120);
 /// How long it may take to stop: pods get their end of lease, then SIGKILL.
 const STOPPED_WITHIN: Duration = Duration::from_secs(30);
 
-/// What `atoll dev` writes to `dev.json` once everything is linked.
+/// What `atoll dev` writes to `dev.json` once everything is linked. Parts go by names like `worker-1`.
 #[derive(Debug, Deserialize)]
+struct Told {
+    ports: Ports,
+    pids: BTreeMap<String, u32>,
+    network_root: String,
+    mint: String,
+    treasury: String,
+    worker_ids: BTreeMap<String, String>,
+    /// Token accounts of `renter` and of each worker's supplier.
+    token_accounts: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Ports {
+    chain: u16,
+}
+
+/// Where everything of a network is.
+#[derive(Debug)]
 pub(crate) struct Facts {
-    pub(crate) rpc: String,
+    chain: String,
     pub(crate) network_root: String,
-    pub(crate) mint: String,
-    pub(crate) treasury: String,
-    pub(crate) renter: Party,
+    mint: String,
+    treasury: String,
+    renter_token_account: String,
+    pub(crate) server_pid: u32,
     pub(crate) workers: Vec<WorkerFacts>,
 }
 
-/// Somebody with a token account.
-#[derive(Debug, Deserialize)]
-pub(crate) struct Party {
-    pub(crate) token_account: String,
-}
-
 /// One worker of the network.
-#[derive(Debug, Deserialize)]
+#[derive(Debug)]
 pub(crate) struct WorkerFacts {
     pub(crate) worker: String,
     pub(crate) pid: u32,
-    pub(crate) state: PathBuf,
-    pub(crate) supplier: Party,
+    state: PathBuf,
+    token_account: String,
+}
+
+impl Facts {
+    fn of(told: &Told, folder: &Path) -> Result<Self> {
+        let pid = |name: &str| told.pids.get(name).copied().with_context(|| format!("dev.json names no pid of {name}"));
+        let account = |name: &str| {
+            told.token_accounts.get(name).cloned().with_context(|| format!("dev.json names no token account of {name}"))
+        };
+        let worker = |(name, id): (&String, &String)| {
+            let (worker, state) = (id.clone(), folder.join(name));
+            anyhow::Ok(WorkerFacts { worker, pid: pid(name)?, state, token_account: account(name)? })
+        };
+        Ok(Self {
+            chain: format!("127.0.0.1:{}", told.ports.chain),
+            network_root: told.network_root.clone(),
+            mint: told.mint.clone(),
+            treasury: told.treasury.clone(),
+            renter_token_account: account("renter")?,
+            server_pid: pid("server")?,
+            workers: told.worker_ids.iter().map(worker).collect::<Result<_>>()?,
+        })
+    }
 }
 
 /// A running network. Dropped, it is killed.
@@ -74,7 +109,8 @@ impl Network {
         let (started, told) = (Instant::now(), folder.join("dev.json"));
         let facts = loop {
             if let Ok(text) = std::fs::read(&told) {
-                break serde_json::from_slice(&text).context("dev.json is not what was expected")?;
+                let told: Told = serde_json::from_slice(&text).context("dev.json is not what was expected")?;
+                break Facts::of(&told, folder)?;
             }
             if let Some(status) = dev.try_wait()? {
                 bail!("`atoll dev` ended with {status}; its last words:\n{}", tail(&folder.join("dev.log")));
@@ -111,10 +147,10 @@ impl Network {
         let of = |account: &str| amount(&self.rpc("getTokenAccountBalance", &json!([account]))?);
         let mut suppliers = BTreeMap::new();
         for worker in &self.facts.workers {
-            suppliers.insert(worker.worker.clone(), of(&worker.supplier.token_account)?);
+            suppliers.insert(worker.worker.clone(), of(&worker.token_account)?);
         }
         Ok(Balances {
-            renter: of(&self.facts.renter.token_account)?,
+            renter: of(&self.facts.renter_token_account)?,
             suppliers,
             treasury: of(&self.facts.treasury)?,
             supply: amount(&self.rpc("getTokenSupply", &json!([self.facts.mint]))?)?,
@@ -123,8 +159,7 @@ impl Network {
 
     /// One JSON-RPC call over plain HTTP/1.1.
     fn rpc(&self, method: &str, params: &Value) -> Result<Value> {
-        let address = self.facts.rpc.strip_prefix("http://").context("the local chain speaks plain HTTP")?;
-        let address = address.trim_end_matches('/');
+        let address = &self.facts.chain;
         let body = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).to_string();
         let mut stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;

@@ -82,13 +82,14 @@ pub(crate) fn is_current(repository: &Path, name: &str) -> bool {
 }
 
 fn current(repository: &Path, name: &str) -> Result<Option<Pack>> {
+    let lock = lock_path(repository, name)?;
     let Ok(text) = fs::read_to_string(folder(repository, name).join(RECORD)) else {
         return Ok(None);
     };
     let Ok(pack) = serde_json::from_str::<Pack>(&text) else {
         return Ok(None);
     };
-    let wanted = version(&fs::read(lock_path(repository, name)?)?);
+    let wanted = version(&fs::read(lock)?);
     let same = pack.name == name && pack.version == wanted && pack.python == python_version()?;
     Ok(same.then_some(pack))
 }
@@ -119,8 +120,7 @@ pub(crate) fn ensure(repository: &Path, name: &str) -> Result<Pack> {
     }
     let pack = built?;
     remove(&folder)?;
-    fs::rename(&staging, &folder)
-        .with_context(|| format!("cannot put the pack at {}", folder.display()))?;
+    fs::rename(&staging, &folder).with_context(|| format!("cannot put the pack at {}", folder.display()))?;
     Ok(pack)
 }
 
@@ -157,18 +157,12 @@ fn build(repository: &Path, name: &str, staging: &Path) -> Result<Pack> {
     // The pack is read-only in the pod: what is not compiled here is compiled at every
     // start. Hash-based files carry no time, so the same lock gives the same bytes.
     let site = format!("{POD_PATH}/lib");
-    let compile =
-        ["-m", "compileall", "-qq", "-j0", "--invalidation-mode", "unchecked-hash", &site];
+    let compile = ["-m", "compileall", "-qq", "-j0", "--invalidation-mode", "unchecked-hash", &site];
     inside(staging, &in_pod, &compile.map(OsString::from))?;
     let probe = ["-c", "import torch, ray, sklearn; print(torch.__version__, ray.__version__)"];
-    inside(staging, &in_pod, &probe.map(OsString::from))
-        .context("the pack was built but cannot be imported")?;
-    let pack = Pack {
-        name: name.to_owned(),
-        version: version(&fs::read(&lock)?),
-        sha256: content_sha256(staging)?,
-        python,
-    };
+    inside(staging, &in_pod, &probe.map(OsString::from)).context("the pack was built but cannot be imported")?;
+    let pack =
+        Pack { name: name.to_owned(), version: version(&fs::read(&lock)?), sha256: content_sha256(staging)?, python };
     let mut record = File::create(staging.join(RECORD))?;
     record.write_all(serde_json::to_string_pretty(&pack)?.as_bytes())?;
     record.write_all(b"\n")?;

@@ -21,7 +21,13 @@ mod tests {
         (
             "atoll",
             &[
-                "atoll-api", "atoll-chain", "atoll-cli", "atoll-control", "atoll-domain", "atoll-interface", "atoll-overlay",
+                "atoll-api",
+                "atoll-chain",
+                "atoll-cli",
+                "atoll-control",
+                "atoll-domain",
+                "atoll-interface",
+                "atoll-overlay",
                 "atoll-worker",
             ],
         ),
@@ -76,8 +82,19 @@ mod tests {
 
     #[test]
     fn deciding_code_reaches_no_clock_no_randomness_no_network() {
-        let tree =
-            cargo(&["tree", "--locked", "--offline", "-p", "atoll-domain", "-e", "normal", "--prefix", "none", "-f", "{p}"]);
+        let tree = cargo(&[
+            "tree",
+            "--locked",
+            "--offline",
+            "-p",
+            "atoll-domain",
+            "-e",
+            "normal",
+            "--prefix",
+            "none",
+            "-f",
+            "{p}",
+        ]);
         for line in tree.lines() {
             let name = line.split(' ').next().unwrap();
             assert!(!NOT_IN_DOMAIN.contains(&name), "atoll-domain reaches {name}");
@@ -105,7 +122,9 @@ mod tests {
             let Ok(text) = std::fs::read_to_string(root().join(path)) else { continue };
             for word in &banned {
                 let own = |at: usize| at > 0 && text.as_bytes()[at - 1].is_ascii_alphanumeric();
-                let hit = text.match_indices(word.as_str()).any(|(at, _)| !own(at) && !text[..at].ends_with(['.', '-', '_', '}']));
+                let hit = text
+                    .match_indices(word.as_str())
+                    .any(|(at, _)| !own(at) && !text[..at].ends_with(['.', '-', '_', '}']));
                 assert!(!hit, "{path} names a path of one machine: {word}");
             }
             let lines = text.lines().count();

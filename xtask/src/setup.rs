@@ -31,6 +31,8 @@ pub(crate) struct Arguments {
 /// What the machine is to be ready for. Each holds what the one before it needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum Purpose {
+    /// Compiling, and the tests that need no pods, PostgreSQL or Ray.
+    Build,
     /// A local network and the main job.
     Demo,
     /// Every test, and what `ci` and `bench` run besides.
@@ -51,26 +53,32 @@ const NEEDS: &[Need] = &[
     Need {
         package: "pkg-config",
         why: "finds libssl when the local chain is built",
-        purpose: Purpose::Demo,
+        purpose: Purpose::Build,
         signs: &["/usr/bin/pkg-config"],
     },
     Need {
         package: "libssl-dev",
         why: "the local chain checks signatures with the system's libssl",
-        purpose: Purpose::Demo,
+        purpose: Purpose::Build,
         signs: &["/usr/include/openssl/ssl.h"],
     },
     Need {
         package: "bubblewrap",
         why: "the sandbox of every pod",
-        purpose: Purpose::Demo,
+        purpose: Purpose::Build,
         signs: &["/usr/bin/bwrap"],
+    },
+    Need {
+        package: "python3",
+        why: "the SDK's tests, and the system Python under the pack",
+        purpose: Purpose::Build,
+        signs: &["/usr/bin/python3"],
     },
     Need {
         package: "python3-venv",
         why: "builds the Python pack that pods run in",
         purpose: Purpose::Demo,
-        signs: &["/usr/bin/python3", "/usr/lib/python3.*/ensurepip/__init__.py"],
+        signs: &["/usr/lib/python3.*/ensurepip/__init__.py"],
     },
     Need {
         package: "python3-torch",
@@ -92,7 +100,7 @@ const NEEDS: &[Need] = &[
     },
 ];
 
-/// The packs that the purposes use.
+/// The packs that pods run in.
 const PACKS: &[&str] = &["ray-torch"];
 
 /// Whether to ask before something is installed.
@@ -125,11 +133,12 @@ pub(crate) fn run(arguments: &Arguments, repository: &Path) -> Result<()> {
 /// an installation fails.
 pub(crate) fn ensure(purpose: Purpose, consent: Consent, repository: &Path) -> Result<()> {
     let missing = missing(purpose, |pattern| exists(Path::new("/"), pattern));
-    let stale: Vec<&str> = PACKS
-        .iter()
-        .copied()
-        .filter(|name| !pack::is_current(repository, name))
-        .collect();
+    let stale: Vec<&str> = match purpose {
+        Purpose::Build => Vec::new(),
+        Purpose::Demo | Purpose::Test => {
+            PACKS.iter().copied().filter(|name| !pack::is_current(repository, name)).collect()
+        }
+    };
     if !missing.is_empty() || !stale.is_empty() {
         eprintln!("{}", announcement(&missing, &stale));
         if !missing.is_empty() && !is_root() {
@@ -143,15 +152,15 @@ pub(crate) fn ensure(purpose: Purpose, consent: Consent, repository: &Path) -> R
     for name in stale {
         pack::ensure(repository, name)?;
     }
-    check_tun(Path::new("/dev/net/tun"))
+    if purpose > Purpose::Build {
+        check_tun(Path::new("/dev/net/tun"))?;
+    }
+    Ok(())
 }
 
 /// What `purpose` needs and `present` does not find. Pure.
 fn missing(purpose: Purpose, present: impl Fn(&str) -> bool) -> Vec<&'static Need> {
-    NEEDS
-        .iter()
-        .filter(|need| need.purpose <= purpose && !need.signs.iter().all(|sign| present(sign)))
-        .collect()
+    NEEDS.iter().filter(|need| need.purpose <= purpose && !need.signs.iter().all(|sign| present(sign))).collect()
 }
 
 /// What will be installed and why, for a person to read. Pure.
@@ -172,10 +181,7 @@ fn announcement(missing: &[&Need], stale: &[&str]) -> String {
 /// The one line that somebody without root has to get run. Pure.
 fn line_for_root(missing: &[&Need]) -> String {
     let packages: Vec<&str> = missing.iter().map(|need| need.package).collect();
-    format!(
-        "sudo apt-get update && sudo apt-get install -y --no-install-recommends {}",
-        packages.join(" ")
-    )
+    format!("sudo apt-get update && sudo apt-get install -y --no-install-recommends {}", packages.join(" "))
 }
 
 fn ask(consent: Consent) -> Result<()> {
@@ -294,11 +300,10 @@ mod tests {
 
     #[test]
     fn nothing_there_means_everything_for_the_purpose_and_no_more() {
+        let build = missing(Purpose::Build, |_| false);
+        assert_eq!(packages(&build), ["pkg-config", "libssl-dev", "bubblewrap", "python3"]);
         let demo = missing(Purpose::Demo, |_| false);
-        assert_eq!(
-            packages(&demo),
-            ["pkg-config", "libssl-dev", "bubblewrap", "python3-venv", "python3-torch"]
-        );
+        assert_eq!(packages(&demo[build.len()..]), ["python3-venv", "python3-torch"]);
         assert_eq!(missing(Purpose::Test, |_| false).len(), NEEDS.len());
         assert!(missing(Purpose::Test, |_| true).is_empty());
     }
@@ -312,10 +317,7 @@ mod tests {
     #[test]
     fn somebody_without_root_gets_one_line_that_installs_it_all() {
         let line = line_for_root(&missing(Purpose::Test, |sign| !sign.contains("bwrap")));
-        assert_eq!(
-            line,
-            "sudo apt-get update && sudo apt-get install -y --no-install-recommends bubblewrap"
-        );
+        assert_eq!(line, "sudo apt-get update && sudo apt-get install -y --no-install-recommends bubblewrap");
     }
 
     #[test]

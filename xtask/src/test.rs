@@ -97,7 +97,11 @@ fn rust(repository: &Path) -> Result<()> {
 
 /// The SDK and the pod's bootstrap, by the standard library's unittest.
 fn python(repository: &Path) -> Result<()> {
-    command(repository, "/usr/bin/python3", &["-m", "unittest", "discover", "-s", "sdk/python/tests", "-t", "sdk/python"])
+    command(
+        repository,
+        "/usr/bin/python3",
+        &["-m", "unittest", "discover", "-s", "sdk/python/tests", "-t", "sdk/python"],
+    )
 }
 
 /// The market program's real bytes in litesvm.

@@ -1,0 +1,91 @@
+//! `cargo xtask bench NAME`: measures, and prints figures with their unit and how they were taken.
+//!
+//! Bars live in the issue that names them and in docs/performance.md; a bench does not fail for a figure. What could not
+//! be taken is null with the reason.
+
+mod walk;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::Result;
+use clap::ValueEnum;
+use serde::Serialize;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Which bench
+    #[arg(value_enum)]
+    name: Name,
+    /// Only the last line: one JSON object
+    #[arg(long)]
+    json: bool,
+    /// Leave out the two build figures, which take minutes
+    #[arg(long)]
+    no_build: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Name {
+    /// The walking network: start, loss, pods, memory, build
+    Walk,
+}
+
+/// One measured figure.
+#[derive(Debug, Serialize)]
+pub(crate) struct Figure {
+    /// None when it could not be taken.
+    pub(crate) value: Option<f64>,
+    pub(crate) unit: &'static str,
+    /// The bar it is held against, in words.
+    pub(crate) bar: &'static str,
+    pub(crate) how: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) why: Option<String>,
+}
+
+pub(crate) type Figures = BTreeMap<&'static str, Figure>;
+
+#[derive(Debug, Serialize)]
+struct Report {
+    bench: &'static str,
+    commit: String,
+    machine: String,
+    figures: Figures,
+}
+
+pub(crate) fn run(arguments: &Arguments, repository: &Path) -> Result<()> {
+    let (bench, figures) = match arguments.name {
+        Name::Walk => ("walk", walk::measure(repository, !arguments.no_build)?),
+    };
+    let report = Report { bench, commit: commit(repository), machine: machine(), figures };
+    if !arguments.json {
+        for (key, figure) in &report.figures {
+            let value = figure.value.map_or_else(|| "null".to_owned(), |value| format!("{value:.2}"));
+            println!("{key:<26} {value:>10} {:<3} bar {:<8} {}", figure.unit, figure.bar, figure.how);
+        }
+    }
+    println!("{}", serde_json::to_string(&report)?);
+    Ok(())
+}
+
+fn commit(repository: &Path) -> String {
+    let output = Command::new("git").args(["describe", "--always", "--dirty"]).current_dir(repository).output();
+    output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
+}
+
+/// Processor, cores, memory, kernel and load of this machine.
+fn machine() -> String {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let cpus = read("/proc/cpuinfo");
+    let name =
+        cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':')).map_or("", |it| it.1.trim());
+    let cores = cpus.lines().filter(|line| line.starts_with("processor")).count();
+    let memory = read("/proc/meminfo");
+    let kib: u64 = memory.split_whitespace().nth(1).and_then(|text| text.parse().ok()).unwrap_or_default();
+    let load = read("/proc/loadavg");
+    let load = load.split(' ').next().unwrap_or_default().to_owned();
+    let kernel = read("/proc/sys/kernel/osrelease");
+    format!("{name}, {cores} cores, {} GiB, Linux {}, load {load}", kib >> 20, kernel.trim())
+}
