@@ -64,11 +64,23 @@ impl PodKeyStatement {
         }
     }
 
+    /// Puts together what somebody else signed: [`PodKeyStatement::message`], or [`PodKeyStatement::body`] after
+    /// [`DOMAIN`] where the signer adds domains itself.
+    #[must_use]
+    pub fn signed_by(self, device_key: [u8; 32], signature: [u8; 64]) -> SignedStatement {
+        SignedStatement { statement: self, device_key, signature }
+    }
+
     /// The exact bytes under the signature: [`DOMAIN`], then the body.
     #[must_use]
     pub fn message(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(DOMAIN.len() + BODY_BYTES);
-        out.extend_from_slice(DOMAIN);
+        [DOMAIN, &self.body()].concat()
+    }
+
+    /// The statement's fields in order, integers little-endian, addresses as on the wire.
+    #[must_use]
+    pub fn body(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(BODY_BYTES);
         self.write_body(&mut out);
         out
     }

@@ -84,6 +84,20 @@ pub fn find(wanted: Option<&Path>) -> Result<Place> {
     })
 }
 
+/// How strong the limits of pods here will be, found out by making a cgroup and removing it again.
+#[must_use]
+pub fn probe(wanted: Option<&Path>, limits: &LimitSpec) -> Limits {
+    let name = format!("atoll-probe-{}", std::process::id());
+    let made = find(wanted).and_then(|place| Cgroup::create(&place, &name, limits));
+    made.map_or_else(
+        |error| Limits::Weak { why: error.to_string() },
+        |cgroup| {
+            cgroup.remove();
+            Limits::Strong { cgroup_version: cgroup.version }
+        },
+    )
+}
+
 /// Pure: from /proc/self/cgroup and /proc/self/mountinfo to directories. Version 1 wins where both are mounted and it
 /// holds the memory controller (a hybrid host).
 fn locate(own: &str, mounts: &str) -> Option<Place> {
@@ -119,24 +133,27 @@ impl Cgroup {
     /// # Errors
     /// Not allowed here, or a controller is missing; nothing is left behind.
     pub fn create(place: &Place, name: &str, limits: &LimitSpec) -> Result<Self> {
-        let cgroup = match place {
-            Place::V2(parent) => {
-                enable(parent)?;
-                Self { version: 2, dirs: vec![("", parent.join(name))] }
-            }
-            Place::V1(parents) => {
-                let mut dirs: Vec<(&'static str, PathBuf)> = Vec::new();
-                for (controller, parent) in parents {
-                    dirs.push((controller, parent.join(name)));
-                }
-                Self { version: 1, dirs }
-            }
-        };
+        if let Place::V2(parent) = place {
+            enable(parent)?;
+        }
+        let cgroup = Self::named(place, name);
         match cgroup.make(limits) {
             Ok(()) => Ok(cgroup),
             Err(error) => {
                 cgroup.remove();
                 Err(error)
+            }
+        }
+    }
+
+    /// The cgroup of this name, whether it exists or not.
+    #[must_use]
+    pub fn named(place: &Place, name: &str) -> Self {
+        match place {
+            Place::V2(parent) => Self { version: 2, dirs: vec![("", parent.join(name))] },
+            Place::V1(parents) => {
+                let dirs = parents.iter().map(|(controller, parent)| (*controller, parent.join(name))).collect();
+                Self { version: 1, dirs }
             }
         }
     }

@@ -20,7 +20,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigSet, Signal};
 use nix::sys::stat::Mode;
 use nix::unistd::{ForkResult, Gid, Uid, execve, fork, getgid, getppid, getuid, setgroups, setresgid, setresuid};
 use serde::{Deserialize, Serialize};
@@ -71,6 +71,8 @@ pub fn staged(n: usize) -> PathBuf {
 /// What the supervisor has been told too.
 pub fn main() -> Result<()> {
     let supervisor = conversation()?;
+    // The supervisor reads its signals by descriptor and has them blocked; a mask is inherited, and the tenant wants none.
+    SigSet::empty().thread_set_mask()?;
     let Err(error) = become_pod(&supervisor);
     let mut message = vec![FAILED];
     message.extend(format!("{error:#}").bytes().take(4000));

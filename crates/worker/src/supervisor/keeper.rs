@@ -18,6 +18,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, ensure};
+use atoll_domain::id::PodId;
 use atoll_domain::key::Digest;
 use atoll_domain::time::UnixMs;
 use atoll_overlay::pump::{self, Link};
@@ -237,9 +238,15 @@ fn stand(dir: &Path, spec: &PodSpec) -> Result<Standing> {
     }
 }
 
+/// The name of a pod's cgroup.
+#[must_use]
+pub fn cgroup_name(pod: PodId) -> String {
+    format!("atoll-{pod}")
+}
+
 /// Puts init into a cgroup before it does anything; where that cannot be, says why.
 fn confine(spec: &PodSpec, init_pid: i32) -> (Option<Cgroup>, Limits) {
-    let name = format!("atoll-{}", spec.pod);
+    let name = cgroup_name(spec.pod);
     let made = cgroup::find(spec.cgroup.as_deref()).and_then(|place| Cgroup::create(&place, &name, &spec.limits));
     let attached = made.and_then(|cgroup| match cgroup.attach(init_pid) {
         Ok(()) => Ok(cgroup),
@@ -257,7 +264,7 @@ fn confine(spec: &PodSpec, init_pid: i32) -> (Option<Cgroup>, Limits) {
     }
 }
 
-/// Blocks the signals that the main thread reads by descriptor; children get theirs unblocked (std sees to that).
+/// Blocks the signals that the main thread reads by descriptor; init unblocks them again for the pod.
 fn own_signals() -> Result<SignalFd> {
     let mut signals = SigSet::empty();
     for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {

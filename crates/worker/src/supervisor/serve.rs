@@ -24,8 +24,8 @@ const CONNECTIONS_MAX: usize = STREAMS_MAX + 32;
 /// A caller that says nothing for this long is hung up on.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Usage records in one answer: 4,000 of ~230 bytes stay below a line's bound.
-const RECORDS_MAX: usize = 4_000;
+/// Usage records in one answer: 3,000 of at most 330 bytes stay below a line's bound.
+const RECORDS_MAX: usize = 3_000;
 
 /// Longest `wait`.
 const WAIT_MAX: Duration = Duration::from_secs(600);

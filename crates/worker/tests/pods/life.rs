@@ -48,7 +48,7 @@ async fn a_worker_that_comes_back_finds_the_same_pod_and_nothing_lost() {
     let dir = host.prepare(&wanted);
     // A worker of its own process group that starts the pod and dies at once.
     let starter = std::process::Command::new("/bin/sh")
-        .args(["-c", "\"$0\" pod-supervisor --dir \"$1\" > \"$1/first\" & while ! grep -q answer \"$1/first\"; do :; done; kill -9 $$"])
+        .args(["-c", "\"$0\" pod-supervisor --dir \"$1\" > \"$1/first\" & while ! grep -qs answer \"$1/first\"; do :; done; kill -9 $$"])
         .arg(super::support::ROLES)
         .arg(&dir)
         .status()

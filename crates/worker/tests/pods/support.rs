@@ -73,6 +73,7 @@ impl Drop for TestPod {
         if let Some(keeper) = alive {
             let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(keeper.pid), nix::sys::signal::Signal::SIGKILL);
         }
+        client::sweep(self.pod.dir());
     }
 }
 
