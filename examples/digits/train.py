@@ -91,13 +91,11 @@ def place(world: int, spread: bool) -> list:
         sys.exit(f"{world} pods with a free CPU did not appear in {PLACEMENT_TIMEOUT_S} s")
     actor = ray.remote(num_cpus=1, max_restarts=0)(Trainer)
     trainers = [
-        actor.options(
-            scheduling_strategy=PlacementGroupSchedulingStrategy(group, index)
-        ).remote()
+        actor.options(scheduling_strategy=PlacementGroupSchedulingStrategy(group, index)).remote()
         for index in range(world)
     ]
     addresses = ray.get([trainer.address.remote() for trainer in trainers])
-    ranked = sorted(zip(addresses, trainers), key=lambda pair: socket.inet_aton(pair[0][0]))
+    ranked = sorted(zip(addresses, trainers, strict=True), key=lambda pair: socket.inet_aton(pair[0][0]))
     return [(f"tcp://{ip}:{port}", trainer) for (ip, port), trainer in ranked]
 
 

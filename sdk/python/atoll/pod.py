@@ -186,7 +186,9 @@ def ray_environment(env: Mapping[str, str]) -> dict[str, str]:
     return {
         **RAY_ENVIRONMENT,
         # The entry command says `python`; it means the pack's.
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", "/usr/bin:/bin")]),
+        "PATH": os.pathsep.join(
+            [str(Path(sys.executable).parent), env.get("PATH", "/usr/bin:/bin")]
+        ),
     }
 
 

@@ -8,13 +8,15 @@ import os
 import tarfile
 import tempfile
 import unittest
-from collections.abc import Callable
 from pathlib import Path
 
 from atoll.bundle import Bounds, HostileBundle, unpack
 from atoll.pod import fetch_source
 from atoll.store import DigestMismatch, Retry, Store
 from tests.store_server import StoreServer
+
+
+BOUNDS = Bounds()
 
 
 def member(name: str, content: bytes = b"x", **fields: object) -> tuple[tarfile.TarInfo, bytes]:
@@ -38,7 +40,7 @@ class BundleTest(unittest.TestCase):
         self.root = Path(self.enterContext(tempfile.TemporaryDirectory()))
         self.target = self.root / "job" / "src"
 
-    def unpack(self, raw: bytes, bounds: Bounds = Bounds()) -> int:
+    def unpack(self, raw: bytes, bounds: Bounds = BOUNDS) -> int:
         return unpack(io.BytesIO(raw), self.target, bounds)
 
     def test_files_and_folders_come_out(self) -> None:
@@ -56,7 +58,7 @@ class BundleTest(unittest.TestCase):
             self.assertEqual((self.target / "lib/a/b.txt").stat().st_mode & 0o7777, 0o644)
             __import__("shutil").rmtree(self.target)
 
-    def refused(self, raw: bytes, bounds: Bounds = Bounds()) -> None:
+    def refused(self, raw: bytes, bounds: Bounds = BOUNDS) -> None:
         with self.assertRaises(HostileBundle):
             self.unpack(raw, bounds)
         self.assertFalse(self.target.exists(), "a refused bundle leaves nothing")

@@ -114,7 +114,12 @@ class ReportTest(unittest.TestCase):
             with mock.patch.dict(os.environ, env):
                 atoll.report("step", step=7, epoch=1, loss=0.5)
                 atoll.report(
-                    "resumed", step=7, epoch=1, resumed_from_step=7, weights_sha256=WEIGHTS, attempt=4
+                    "resumed",
+                    step=7,
+                    epoch=1,
+                    resumed_from_step=7,
+                    weights_sha256=WEIGHTS,
+                    attempt=4,
                 )
         self.assertEqual(
             server.reports,

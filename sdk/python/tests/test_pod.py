@@ -12,7 +12,14 @@ import time
 import unittest
 from pathlib import Path
 
-from atoll.pod import BadEnvironment, Places, PodConfig, ray_arguments, ray_environment, wait_for_port
+from atoll.pod import (
+    BadEnvironment,
+    Places,
+    PodConfig,
+    ray_arguments,
+    ray_environment,
+    wait_for_port,
+)
 from tests.store_server import StoreServer
 
 GOOD = {

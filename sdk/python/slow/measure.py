@@ -1,6 +1,6 @@
 """Times of a cluster of three pods on this machine; prints one line per figure.
 
-    cd sdk/python && PACK/bin/python -m tests.measure [silent|killed]
+    cd sdk/python && PACK/bin/python -m slow.measure [silent|killed]
 
 Figures are wall time in seconds, CPU is that of all processes of the pods.
 """
@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.cluster import Cluster, wait_for
+from slow.cluster import Cluster, wait_for
 from tests.store_server import StoreServer
 
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -35,9 +35,21 @@ def cpu_seconds(cluster: Cluster) -> dict[str, float]:
                 (
                     part
                     for part in (
-                        "gcs_server", "raylet/raylet", "DashboardAgent", "RuntimeEnvAgent",
-                        "log_monitor", "client.server", "monitor.py", "forkserver", "ray-dashboard",
-                        "dashboard.py", "JobSupervisor", "Trainer", "IDLE", "train.py", "atoll.pod",
+                        "gcs_server",
+                        "raylet/raylet",
+                        "DashboardAgent",
+                        "RuntimeEnvAgent",
+                        "log_monitor",
+                        "client.server",
+                        "monitor.py",
+                        "forkserver",
+                        "ray-dashboard",
+                        "dashboard.py",
+                        "JobSupervisor",
+                        "Trainer",
+                        "IDLE",
+                        "train.py",
+                        "atoll.pod",
                     )
                     if part in words
                 ),
@@ -45,6 +57,14 @@ def cpu_seconds(cluster: Cluster) -> dict[str, float]:
             )
             total[name] = total.get(name, 0.0) + seconds
     return total
+
+
+def show_cpu(cluster: Cluster) -> None:
+    spent = sorted(cpu_seconds(cluster).items(), key=lambda item: -item[1])
+    print(
+        f"   CPU {sum(s for _, s in spent):.1f} s:",
+        *(f"{n} {s:.2f}," for n, s in spent if s >= 0.05),
+    )
 
 
 def main(loss: str) -> None:
@@ -62,7 +82,7 @@ def main(loss: str) -> None:
             mark("Jobs API answers")
             wait_for("nodes", lambda: cluster.alive() == set(ips), 60)
             mark("three nodes alive")
-            print({name: round(s, 2) for name, s in cpu_seconds(cluster).items()})
+            show_cpu(cluster)
             began = time.monotonic()
             name = cluster.submit(1)
             mark("submitted")
@@ -76,7 +96,7 @@ def main(loss: str) -> None:
             mark("epoch 1")
             store.wait_report(60, kind="checkpoint", epoch=10)
             mark("epoch 10")
-            print({name: round(s, 2) for name, s in cpu_seconds(cluster).items()})
+            show_cpu(cluster)
             lost, new = ips[2], f"{cluster.net}.4"
             began = time.monotonic()
             if loss == "silent":
@@ -96,26 +116,16 @@ def main(loss: str) -> None:
             wait_for("stopped", lambda: cluster.status(name) in ("STOPPED", "FAILED"), 60)
             mark("old attempt over: " + cluster.status(name))
             second = cluster.submit(2)
-            try:
-                resumed = store.wait_report(40, kind="resumed", attempt=2)
-            except AssertionError:
-                print(cluster.status(second), cluster.logs(second), cluster.call("GET", "/api/v0/nodes"))
-                for ip in (*ips, new):
-                    print(ip, (Path(root) / ip / "log").read_text()[:3000])
-                raise
+            resumed = store.wait_report(90, kind="resumed", attempt=2)
             mark(f"resumed from step {resumed['resumed_from_step']}")
             store.wait_report(90, kind="step", attempt=2)
             mark("first step after the loss")
             wait_for("end", lambda: cluster.status(second) in ("SUCCEEDED", "FAILED"), 180)
             mark(cluster.status(second))
-            print(cluster.logs(second)[-600:])
-            print(store.reports[-1])
             began = time.monotonic()
             cluster.pods[ips[0]].send_signal(signal.SIGTERM)
             cluster.pods[ips[0]].wait(20)
             mark("head left after SIGTERM")
-            for ip in (*ips, new):
-                print(ip, (Path(root) / ip / "log").read_text()[:3000] if loss == "show" else "")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import torch  # noqa: E402
 import atoll  # noqa: E402
 from atoll import checkpoint  # noqa: E402
 from atoll.store import DigestMismatch, Retry, Store  # noqa: E402
-from tests.cluster import free_port  # noqa: E402
+from slow.cluster import free_port  # noqa: E402
 from tests.store_server import StoreServer  # noqa: E402
 
 SETTINGS = model.Settings(epochs=4, batch=32)
@@ -91,10 +91,14 @@ class DigitsTest(unittest.TestCase):
         saved = checkpoint.latest(self.store)
         member = rank()
         try:
-            noise = {f"model/{n}": np.random.rand(*t.shape).astype("float32")
-                     for n, t in member.model.state_dict().items()}
-            noise |= {f"momentum/{i}": np.zeros(tuple(p.shape), "float32")
-                      for i, p in enumerate(member.model.parameters())}
+            noise = {
+                f"model/{n}": np.random.rand(*t.shape).astype("float32")
+                for n, t in member.model.state_dict().items()
+            }
+            noise |= {
+                f"momentum/{i}": np.zeros(tuple(p.shape), "float32")
+                for i, p in enumerate(member.model.parameters())
+            }
             with self.assertRaises(atoll.WeightsMismatch) as refusal:
                 member.load(self.forge(saved, noise))
             self.assertEqual(refusal.exception.expected, saved.weights_sha256)

@@ -10,7 +10,7 @@ import unittest
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.cluster import Cluster, wait_for
+from slow.cluster import Cluster, wait_for
 from tests.store_server import StoreServer
 
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")

@@ -108,17 +108,25 @@ class Cluster:
                 command, env=env, cwd=folder, stdout=log, stderr=log, start_new_session=True
             )
 
-    def processes(self, ip: str) -> list[int]:
-        """Every process of the pod, found by its folder in the environment."""
+    def processes(self, ip: str) -> set[int]:
+        """Every process of the pod: by its folder in the environment, and by descent
+        (Ray's agents write their title over their environment)."""
         mark = f"HOME={self.root / ip}\0".encode()
-        found = []
-        for entry in os.listdir("/proc"):
+        parents: dict[int, int] = {}
+        found = {self.pods[ip].pid} if ip in self.pods else set()
+        for entry in filter(str.isdigit, os.listdir("/proc")):
             try:
-                if entry.isdigit() and mark in Path(f"/proc/{entry}/environ").read_bytes() + b"\0":
-                    found.append(int(entry))
+                stat = Path(f"/proc/{entry}/stat").read_text().rsplit(")", 1)[1].split()
+                if stat[0] == "Z":
+                    continue
+                parents[int(entry)] = int(stat[1])
+                if mark in Path(f"/proc/{entry}/environ").read_bytes():
+                    found.add(int(entry))
             except OSError:
                 continue
-        return found
+        while more := {pid for pid, up in parents.items() if up in found and pid not in found}:
+            found |= more
+        return found & parents.keys()
 
     def signal(self, ip: str, number: signal.Signals) -> None:
         for pid in self.processes(ip):
@@ -134,9 +142,8 @@ class Cluster:
             self.signal(ip, signal.SIGKILL)
             return not self.processes(ip)
 
-        pod = self.pods.pop(ip)
-        pod.kill()
-        pod.wait()
+        self.signal(ip, signal.SIGKILL)
+        self.pods.pop(ip).wait()
         wait_for(f"no process of pod {ip}", gone, 20)
 
     def call(self, method: str, path: str, body: Any = None, token: str | None = None) -> Any:
