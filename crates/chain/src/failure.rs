@@ -155,7 +155,10 @@ mod tests {
     fn errors_are_read_with_their_program() {
         let programs = [spl::SYSTEM_PROGRAM, market::PROGRAM_ID];
         let failure = Failure::read(&json!({"InstructionError": [0, {"Custom": 1}]}), &[], &programs);
-        assert_eq!(failure.to_string(), "instruction 0 was refused by the system program: not enough lamports in the account");
+        assert_eq!(
+            failure.to_string(),
+            "instruction 0 was refused by the system program: not enough lamports in the account"
+        );
 
         // The market calls the token program, which fails: the number is the token program's.
         let log = [
@@ -165,7 +168,10 @@ mod tests {
         ];
         let failure = Failure::read(&json!({"InstructionError": [1, {"Custom": 1}]}), &log, &programs);
         assert_eq!(failure.market_error(), None);
-        assert_eq!(failure.to_string(), "instruction 1 was refused by the token program: not enough tokens in the account");
+        assert_eq!(
+            failure.to_string(),
+            "instruction 1 was refused by the token program: not enough tokens in the account"
+        );
     }
 
     #[test]
@@ -173,13 +179,18 @@ mod tests {
         let kind = |value| Failure::read(&value, &[], &[]).kind;
         assert_eq!(kind(json!("BlockhashNotFound")), FailureKind::BlockhashNotFound);
         assert_eq!(kind(json!("AccountNotFound")), FailureKind::InsufficientFundsForFee);
-        assert_eq!(kind(json!({"InsufficientFundsForRent": {"account_index": 0}})), FailureKind::InsufficientFundsForRent);
+        assert_eq!(
+            kind(json!({"InsufficientFundsForRent": {"account_index": 0}})),
+            FailureKind::InsufficientFundsForRent
+        );
         assert_eq!(kind(json!("TooManyAccountLocks")), FailureKind::Other("TooManyAccountLocks".to_owned()));
     }
 
     #[test]
     fn hostile_errors_are_bounded() {
-        for value in [json!(null), json!([]), json!({}), json!({"InstructionError": []}), json!({"InstructionError": [999, 1]})] {
+        for value in
+            [json!(null), json!([]), json!({}), json!({"InstructionError": []}), json!({"InstructionError": [999, 1]})]
+        {
             assert!(matches!(Failure::read(&value, &[], &[]).kind, FailureKind::Other(_)), "{value}");
         }
         let long = Failure::read(&json!("x".repeat(100_000)), &vec![String::new(); 1000], &[]);

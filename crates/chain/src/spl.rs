@@ -144,11 +144,7 @@ pub fn create_associated_token(payer: Address, wallet: Address, mint: Address) -
 /// Sets how many compute units the transaction may use; without it each instruction brings 200,000.
 #[must_use]
 pub fn compute_unit_limit(units: u32) -> Instruction {
-    Instruction {
-        program: COMPUTE_BUDGET_PROGRAM,
-        accounts: vec![],
-        data: [&[2][..], &units.to_le_bytes()].concat(),
-    }
+    Instruction { program: COMPUTE_BUDGET_PROGRAM, accounts: vec![], data: [&[2][..], &units.to_le_bytes()].concat() }
 }
 
 impl TokenAccount {

@@ -204,8 +204,9 @@ pub fn decode(bytes: &[u8]) -> Result<Decoded, DecodeError> {
     let message = reader.rest;
     let accounts = read_accounts(&mut reader, signatures.len())?;
     let blockhash = Hash(reader.array()?);
-    let instructions =
-        (0..reader.len()?).map(|_| read_instruction(&mut reader, &accounts)).collect::<Result<Vec<_>, DecodeError>>()?;
+    let instructions = (0..reader.len()?)
+        .map(|_| read_instruction(&mut reader, &accounts))
+        .collect::<Result<Vec<_>, DecodeError>>()?;
     if !reader.rest.is_empty() {
         return Err(DecodeError::Malformed { what: "bytes after its end" });
     }
@@ -283,7 +284,8 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn take(&mut self, count: usize) -> Result<&'a [u8], DecodeError> {
-        let (taken, rest) = self.rest.split_at_checked(count).ok_or(DecodeError::Malformed { what: "it ends early" })?;
+        let (taken, rest) =
+            self.rest.split_at_checked(count).ok_or(DecodeError::Malformed { what: "it ends early" })?;
         self.rest = rest;
         Ok(taken)
     }
@@ -326,7 +328,8 @@ fn read_accounts(reader: &mut Reader<'_>, signatures: usize) -> Result<Vec<Accou
     let signers_read = usize::from(reader.byte()?);
     let others_read = usize::from(reader.byte()?);
     let count = reader.len()?;
-    if signers != signatures || signers == 0 || signers_read >= signers || signers + others_read > count || count > 256 {
+    if signers != signatures || signers == 0 || signers_read >= signers || signers + others_read > count || count > 256
+    {
         return Err(DecodeError::Malformed { what: "its header does not fit its accounts and signatures" });
     }
     let accounts = (0..count)
@@ -347,7 +350,10 @@ fn read_accounts(reader: &mut Reader<'_>, signatures: usize) -> Result<Vec<Accou
 
 fn read_instruction(reader: &mut Reader<'_>, accounts: &[AccountMeta]) -> Result<Instruction, DecodeError> {
     let account = |index: u8| {
-        accounts.get(usize::from(index)).copied().ok_or(DecodeError::Malformed { what: "it names an account it does not list" })
+        accounts
+            .get(usize::from(index))
+            .copied()
+            .ok_or(DecodeError::Malformed { what: "it names an account it does not list" })
     };
     let program = account(reader.byte()?)?.address;
     let count = reader.len()?;
@@ -396,8 +402,11 @@ mod tests {
 
     #[test]
     fn missing_and_superfluous_signers_are_named() {
-        let instruction =
-            Instruction { program: Address([8; 32]), accounts: vec![AccountMeta::sign(key(2).address())], data: vec![] };
+        let instruction = Instruction {
+            program: Address([8; 32]),
+            accounts: vec![AccountMeta::sign(key(2).address())],
+            data: vec![],
+        };
         let build = |signers: &[&Keypair]| sign(std::slice::from_ref(&instruction), &key(1), signers, &Hash([0; 32]));
         assert_eq!(build(&[]).unwrap_err(), BuildError::MissingSigner { address: key(2).address() });
         assert_eq!(build(&[&key(2), &key(3)]).unwrap_err(), BuildError::UnusedSigner { address: key(3).address() });

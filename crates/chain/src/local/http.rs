@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
-use super::Call;
 use super::methods::Fault;
+use super::{Call, Message};
 
 /// Most bytes of a request: a batch of 100 transactions of 1,232 bytes in base64, with room.
 const BODY_BYTES_MAX: usize = 512 << 10;
@@ -21,7 +21,7 @@ const BODY_BYTES_MAX: usize = 512 << 10;
 const BATCH_MAX: usize = 100;
 
 /// Answers until the task is dropped, or the chain's thread has ended.
-pub(super) async fn serve(listener: TcpListener, calls: mpsc::Sender<Call>) {
+pub(super) async fn serve(listener: TcpListener, calls: mpsc::Sender<Message>) {
     let router = Router::new()
         .route("/", post(answer))
         .route("/health", get(|| async { "ok" }))
@@ -42,7 +42,7 @@ struct Request {
     params: Value,
 }
 
-async fn answer(State(calls): State<mpsc::Sender<Call>>, body: Result<Bytes, BytesRejection>) -> Response {
+async fn answer(State(calls): State<mpsc::Sender<Message>>, body: Result<Bytes, BytesRejection>) -> Response {
     let body = match body {
         Ok(body) => body,
         Err(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
@@ -59,7 +59,7 @@ async fn answer(State(calls): State<mpsc::Sender<Call>>, body: Result<Bytes, Byt
     json_response(StatusCode::OK, &answer)
 }
 
-async fn batch(calls: &mpsc::Sender<Call>, requests: Vec<Value>) -> Value {
+async fn batch(calls: &mpsc::Sender<Message>, requests: Vec<Value>) -> Value {
     if requests.is_empty() || requests.len() > BATCH_MAX {
         return envelope(&Value::Null, Err(Fault::invalid(format!("a batch has 1 to {BATCH_MAX} requests"))));
     }
@@ -70,12 +70,15 @@ async fn batch(calls: &mpsc::Sender<Call>, requests: Vec<Value>) -> Value {
     Value::Array(answers)
 }
 
-async fn single(calls: &mpsc::Sender<Call>, request: Value) -> Value {
+async fn single(calls: &mpsc::Sender<Message>, request: Value) -> Value {
     let Ok(Request { id, method, params }) = serde_json::from_value(request) else {
-        return envelope(&Value::Null, Err(Fault::invalid("a request is {\"jsonrpc\", \"id\", \"method\", \"params\"}".to_owned())));
+        return envelope(
+            &Value::Null,
+            Err(Fault::invalid("a request is {\"jsonrpc\", \"id\", \"method\", \"params\"}".to_owned())),
+        );
     };
     let (reply, answer) = oneshot::channel();
-    let sent = calls.send(Call { method, params, reply }).await;
+    let sent = calls.send(Message::Call(Call { method, params, reply })).await;
     let result = match sent {
         Ok(()) => answer.await.unwrap_or_else(|_| Err(Fault::stopped())),
         Err(_) => Err(Fault::stopped()),

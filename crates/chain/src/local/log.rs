@@ -131,10 +131,10 @@ impl Log {
         })?;
         let mut frames = Frames::new(&file, &path)?;
         let genesis = frames.next()?.map(|content| read_genesis(&content, &path)).transpose()?;
-        while let Some(content) = frames.next()? {
-            let records: Vec<Record> = serde_json::from_slice(&content).map_err(|_| frames.damaged())?;
-            for record in records {
-                replay(record)?;
+        if genesis.is_some() {
+            while let Some(content) = frames.next()? {
+                let records: Vec<Record> = serde_json::from_slice(&content).map_err(|_| frames.damaged())?;
+                records.into_iter().try_for_each(&mut replay)?;
             }
         }
         let (end, torn_bytes) = (frames.at, frames.len - frames.at);
@@ -287,10 +287,14 @@ mod tests {
 
     fn open(folder: &Path) -> Result<(Opened, Vec<u64>), LogError> {
         let mut slots = Vec::new();
-        let opened = Log::open(folder, || (Hash([9; 32]), 77), |record| {
-            slots.push(record.slot);
-            Ok::<_, LogError>(())
-        })?;
+        let opened = Log::open(
+            folder,
+            || (Hash([9; 32]), 77),
+            |record| {
+                slots.push(record.slot);
+                Ok::<_, LogError>(())
+            },
+        )?;
         Ok((opened, slots))
     }
 

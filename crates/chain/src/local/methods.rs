@@ -58,7 +58,7 @@ impl Fault {
     }
 
     pub(super) fn stopped() -> Self {
-        Self::new(-32603, "the local chain has stopped: its log cannot be written; see its output and start it again")
+        Self::new(-32603, "the local chain has stopped; see its output for the reason and start it again")
     }
 
     fn preflight(run: Run) -> Self {
@@ -84,7 +84,9 @@ pub(super) fn call(state: &mut State, method: &str, params: &Value) -> Answer {
     };
     let params = Params(params);
     match method {
-        "getVersion" => Ok(json!({ "solana-core": "4.2.2", "feature-set": 0, "atoll-local-chain": env!("CARGO_PKG_VERSION") })),
+        "getVersion" => {
+            Ok(json!({ "solana-core": "4.2.2", "feature-set": 0, "atoll-local-chain": env!("CARGO_PKG_VERSION") }))
+        }
         "getHealth" => Ok(json!("ok")),
         "getGenesisHash" => Ok(json!(state.genesis_hash())),
         "getSlot" => Ok(json!(state.now().slot)),
@@ -193,7 +195,11 @@ fn read_filters(config: &Value) -> Result<Vec<Filter>, Fault> {
     if filters.len() > FILTERS_MAX {
         return Err(Fault::params(format!("at most {FILTERS_MAX} filters")));
     }
-    let refused = || Fault::params("a filter is {\"dataSize\": n} or {\"memcmp\": {\"offset\": n, \"bytes\": text, \"encoding\": \"base58\" or \"base64\"}} with at most 128 bytes");
+    let refused = || {
+        Fault::params(
+            "a filter is {\"dataSize\": n} or {\"memcmp\": {\"offset\": n, \"bytes\": text, \"encoding\": \"base58\" or \"base64\"}} with at most 128 bytes",
+        )
+    };
     filters.iter().map(|filter| read_filter(filter).ok_or_else(refused)).collect()
 }
 
@@ -256,7 +262,8 @@ fn token_account_balance(state: &State, params: &Params<'_>) -> Answer {
 }
 
 fn token_supply(state: &State, params: &Params<'_>) -> Answer {
-    let mint = read_mint(state, &params.parsed(0)?).ok_or_else(|| Fault::params("Invalid param: could not find mint"))?;
+    let mint =
+        read_mint(state, &params.parsed(0)?).ok_or_else(|| Fault::params("Invalid param: could not find mint"))?;
     Ok(in_context(state, amount_json(mint.supply, mint.decimals)))
 }
 
@@ -273,7 +280,9 @@ fn read_transaction(params: &Params<'_>) -> Result<(VersionedTransaction, Vec<u8
         None | Some("base58") => bs58::decode(text).into_vec().ok(),
         Some(_) => None,
     };
-    let bytes = bytes.ok_or_else(|| Fault::params("the transaction is no text of its encoding (base64, or base58 when none is named)"))?;
+    let bytes = bytes.ok_or_else(|| {
+        Fault::params("the transaction is no text of its encoding (base64, or base58 when none is named)")
+    })?;
     if bytes.len() > TRANSACTION_BYTES_MAX {
         return Err(too_large());
     }
@@ -295,7 +304,9 @@ fn simulate_transaction(state: &State, params: &Params<'_>) -> Answer {
     let config = params.get(1);
     let refusal = state.refusal(&transaction).filter(|error| match error {
         solana_transaction_error::TransactionError::SignatureFailure => config["sigVerify"] == json!(true),
-        solana_transaction_error::TransactionError::BlockhashNotFound => config["replaceRecentBlockhash"] != json!(true),
+        solana_transaction_error::TransactionError::BlockhashNotFound => {
+            config["replaceRecentBlockhash"] != json!(true)
+        }
         _ => true,
     });
     let run = match refusal {
@@ -378,7 +389,9 @@ mod tests {
         assert_eq!(read_filter(&json!({ "dataSize": 5 })), Some(Filter::DataSize(5)));
         let memcmp = |bytes: &str| json!({ "memcmp": { "offset": 1, "bytes": bytes } });
         assert_eq!(read_filter(&memcmp("2")), Some(Filter::Bytes { offset: 1, bytes: vec![1] }));
-        for bad in [memcmp("0"), memcmp(&"1".repeat(129)), memcmp(&"1".repeat(100_000)), json!({}), json!({ "dataSize": -1 })] {
+        for bad in
+            [memcmp("0"), memcmp(&"1".repeat(129)), memcmp(&"1".repeat(100_000)), json!({}), json!({ "dataSize": -1 })]
+        {
             assert_eq!(read_filter(&bad), None, "{bad}");
         }
     }

@@ -19,6 +19,7 @@ pub mod state;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
@@ -27,9 +28,12 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::address::Address;
+use crate::market;
 use methods::Fault;
 use state::State;
 
+/// The market program as committed: what every local chain runs, and what a cluster would.
+pub const MARKET_SO: &[u8] = include_bytes!("../../../../program/market.so");
 /// The port of Solana's JSON-RPC.
 pub const PORT: u16 = 8899;
 /// Requests that wait for the chain's thread; more wait at their sockets.
@@ -69,11 +73,12 @@ pub struct LocalChainConfig {
 }
 
 impl LocalChainConfig {
-    /// On 127.0.0.1:8899, with the machine's clock and without programs of its own.
+    /// On 127.0.0.1:8899, with the machine's clock and the market program.
     #[must_use]
     pub fn new(state_dir: PathBuf, genesis_seed: [u8; 32]) -> Self {
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, PORT));
-        Self { state_dir, listen, genesis_seed, programs: Vec::new(), clock: Arc::new(SystemClock) }
+        let programs = vec![(market::PROGRAM_ID, MARKET_SO.to_vec())];
+        Self { state_dir, listen, genesis_seed, programs, clock: Arc::new(SystemClock) }
     }
 }
 
@@ -110,8 +115,17 @@ pub enum StartError {
 pub struct LocalChain {
     address: SocketAddr,
     torn_bytes: u64,
+    stop: Stop,
     server: JoinHandle<()>,
     thread: Option<std::thread::JoinHandle<()>>,
+}
+
+/// What the chain's thread waits for.
+enum Message {
+    /// A request.
+    Call(Call),
+    /// Nothing: it looks whether it has to stop.
+    Wake,
 }
 
 /// One request on its way to the chain's thread.
@@ -119,6 +133,22 @@ struct Call {
     method: String,
     params: Value,
     reply: oneshot::Sender<Result<Value, Fault>>,
+}
+
+/// Ends the chain's thread after the requests that it has taken up. Open connections hold senders of their own, so the
+/// thread cannot wait for the last of them to go.
+#[derive(Debug)]
+struct Stop {
+    asked: Arc<AtomicBool>,
+    calls: mpsc::Sender<Message>,
+}
+
+impl Stop {
+    fn ask(&self) {
+        self.asked.store(true, Ordering::Release);
+        // With a full queue the thread is awake anyway, and looks after its next write.
+        let _ = self.calls.try_send(Message::Wake);
+    }
 }
 
 /// Starts a local chain and answers once it is reachable.
@@ -132,14 +162,16 @@ pub async fn serve(config: LocalChainConfig) -> Result<LocalChain, StartError> {
     let address = listener.local_addr().map_err(refused)?;
     let (calls, queue) = mpsc::channel(QUEUE_MAX);
     let (started, start) = oneshot::channel();
+    let stop = Stop { asked: Arc::new(AtomicBool::new(false)), calls: calls.clone() };
+    let asked = Arc::clone(&stop.asked);
     let thread = std::thread::Builder::new()
         .name("local-chain".to_owned())
-        .spawn(move || run(config, queue, started))
+        .spawn(move || run(config, queue, &asked, started))
         .map_err(|_| StartError::Thread)?;
     let torn_bytes = start.await.map_err(|_| StartError::Thread)??;
     let server = tokio::spawn(http::serve(listener, calls));
     tracing::info!(%address, torn_bytes, "local chain: one process, no consensus");
-    Ok(LocalChain { address, torn_bytes, server, thread: Some(thread) })
+    Ok(LocalChain { address, torn_bytes, stop, server, thread: Some(thread) })
 }
 
 impl LocalChain {
@@ -169,17 +201,19 @@ impl LocalChain {
 
     /// Stops it and waits until the log is closed.
     pub async fn shutdown(mut self) {
-        self.server.abort();
-        self.stopped().await;
+        self.stop.ask();
         if let Some(thread) = self.thread.take() {
-            // The thread ends by itself once the server, the last sender of calls, is gone.
+            // A panic of the thread has been reported by the panic itself.
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;
         }
+        self.server.abort();
+        self.stopped().await;
     }
 }
 
 impl Drop for LocalChain {
     fn drop(&mut self) {
+        self.stop.ask();
         self.server.abort();
     }
 }
@@ -187,7 +221,8 @@ impl Drop for LocalChain {
 /// The chain's thread: applies calls one after the other, writes what changed, then answers.
 fn run(
     config: LocalChainConfig,
-    mut queue: mpsc::Receiver<Call>,
+    mut queue: mpsc::Receiver<Message>,
+    stop: &AtomicBool,
     started: oneshot::Sender<Result<u64, StartError>>,
 ) {
     let mut state = match State::open(config) {
@@ -204,10 +239,15 @@ fn run(
         }
     };
     while let Some(first) = queue.blocking_recv() {
+        if stop.load(Ordering::Acquire) {
+            return;
+        }
         let mut answers = Vec::new();
         let mut next = Some(first);
-        while let Some(call) = next.take() {
-            answers.push((call.reply, methods::call(&mut state, &call.method, &call.params)));
+        while let Some(message) = next.take() {
+            if let Message::Call(call) = message {
+                answers.push((call.reply, methods::call(&mut state, &call.method, &call.params)));
+            }
             if answers.len() < COMMIT_CALLS_MAX {
                 next = queue.try_recv().ok();
             }

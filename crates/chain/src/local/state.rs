@@ -116,7 +116,8 @@ impl State {
         }
         let mut replay = Replay { statuses: HashMap::new(), last: None };
         let genesis = || (hash_of(b"atoll/local-genesis/1\0", &[&genesis_seed]), clock.unix_ms());
-        let Opened { log, genesis, torn_bytes } = Log::open(&state_dir, genesis, |record| replay.take(&mut svm, record))?;
+        let Opened { log, genesis, torn_bytes } =
+            Log::open(&state_dir, genesis, |record| replay.take(&mut svm, record))?;
         let (now, warp_ms) = replay.last.unwrap_or((Moment { slot: SLOT_FIRST, unix_ms: genesis.unix_ms }, 0));
         let mut owned = BTreeMap::<Address, BTreeSet<Address>>::new();
         for (address, account) in &svm.accounts_db().inner {
@@ -278,15 +279,14 @@ impl State {
         if let Some(error) = self.refusal(&transaction) {
             return Sent::Refused(Run { error: Some(error_value(&error)), log: Vec::new(), units: 0 });
         }
-        let (meta, error, changed) = match self.svm.simulate_transaction(transaction.clone()) {
-            Ok(run) => (run.meta, None, run.post_accounts),
+        let (meta, error, accounts) = match self.svm.simulate_transaction(transaction.clone()) {
+            Ok(run) => (run.meta, None, self.changes(&run.post_accounts)),
             Err(failed) if preflight == Preflight::Run => return Sent::Refused(run_of(&failed)),
             Err(_) => match self.fail(transaction) {
-                Ok((failed, payer)) => (failed.meta, Some(error_value(&failed.err)), payer),
-                Err(failed) => return Sent::Refused(run_of(&failed)),
+                (failed, Some(payer)) => (failed.meta, Some(error_value(&failed.err)), vec![payer]),
+                (failed, None) => return Sent::Refused(run_of(&failed)),
             },
         };
-        let accounts = self.changes(changed);
         let record = self.record(Some(signature), error, accounts);
         if let Err(error) = self.apply(&record) {
             // litesvm has executed these very accounts, so this is a fault of the chain and not of the transaction.
@@ -298,22 +298,16 @@ impl State {
         Sent::Processed(signature)
     }
 
-    /// Lets a transaction fail on the chain: its fee is spent. `Err` when not even that is possible.
-    #[allow(clippy::type_complexity, clippy::result_large_err)]
-    fn fail(
-        &mut self,
-        transaction: VersionedTransaction,
-    ) -> Result<(FailedTransactionMetadata, Vec<(solana_address::Address, AccountSharedData)>), FailedTransactionMetadata>
-    {
+    /// Lets a transaction fail on the chain. Its fee is spent, and the payer's account is given as it now is; none when
+    /// the payer has no fee to give and nothing has happened.
+    fn fail(&mut self, transaction: VersionedTransaction) -> (FailedTransactionMetadata, Option<StoredAccount>) {
         let payer = transaction.message.static_account_keys()[0];
         let before = self.svm.get_balance(&payer);
         let failed = self.svm.send_transaction(transaction).expect_err("the same transaction just failed in a dry run");
-        if self.svm.get_balance(&payer) == before {
-            return Err(failed);
-        }
-        let after = self.svm.accounts_db().get_account(&payer);
-        // litesvm has charged the account already: what is left is to record it as it now is.
-        Ok((failed, after.map(|account| (payer, account)).into_iter().collect()))
+        let charged = self.svm.get_balance(&payer) != before;
+        let after = self.svm.accounts_db().get_account_ref(&payer).filter(|_| charged);
+        let payer = after.map(|account| stored(from_svm(&payer), account));
+        (failed, payer)
     }
 
     /// Gives lamports to an address out of nothing, as the faucet of a test cluster does.
@@ -358,15 +352,12 @@ impl State {
         Record { slot, unix_ms, warp_ms: self.warp_ms, signature, error, accounts }
     }
 
-    /// The accounts that differ from what is stored, or that litesvm changed in place.
-    fn changes(&self, after: Vec<(solana_address::Address, AccountSharedData)>) -> Vec<StoredAccount> {
+    /// The accounts that differ from what is stored.
+    fn changes(&self, after: &[(solana_address::Address, AccountSharedData)]) -> Vec<StoredAccount> {
         let absent = AccountSharedData::default();
-        let single = after.len() == 1;
-        let differs = |(address, account): &(solana_address::Address, AccountSharedData)| {
-            let before = self.svm.accounts_db().get_account_ref(address).unwrap_or(&absent);
-            single || !same(before, account)
-        };
-        after.into_iter().filter(differs).map(|(address, account)| stored(from_svm(&address), &account)).collect()
+        let before = |address| self.svm.accounts_db().get_account_ref(address).unwrap_or(&absent);
+        let changed = after.iter().filter(|(address, account)| !same(before(address), account));
+        changed.map(|(address, account)| stored(from_svm(address), account)).collect()
     }
 
     fn apply(&mut self, record: &Record) -> Result<(), String> {

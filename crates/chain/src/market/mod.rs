@@ -1,11 +1,32 @@
-//! The market program as its clients see it: addresses, typed accounts, instructions, errors.
+//! The market program as its clients see it: addresses, instructions, typed accounts, errors.
+//!
+//! The bytes are `atoll-interface`'s: its types are used as they are ([`layout`], [`data`], [`settlement`], [`merkle`]),
+//! and this module adds what the interface leaves out: the search for a bump ([`address`]), the accounts that an
+//! instruction needs ([`instruction`]) and reading accounts over RPC without believing them ([`Market`]).
+
+pub mod address;
+pub mod instruction;
+mod reader;
+
+pub use atoll_interface::instruction as data;
+pub use atoll_interface::{Error as MarketError, arithmetic, fill, layout, merkle, network, settlement};
+pub use reader::{At, Market, ReadError, Table, read, read_table};
+
 use crate::address::Address;
 
 /// Where the market program lives.
 pub const PROGRAM_ID: Address = Address(atoll_interface::PROGRAM_ID);
 
-/// An error of the market program.
-pub use atoll_interface::Error as MarketError;
+/// SHA-256 over the concatenated parts, in the shape that the interface takes as an argument.
+#[must_use]
+pub fn sha256(parts: &[&[u8]]) -> [u8; 32] {
+    use sha2::Digest as _;
+    let mut hash = sha2::Sha256::new();
+    for part in parts {
+        hash.update(part);
+    }
+    hash.finalize().into()
+}
 
 /// The market's error of a custom error number.
 #[must_use]

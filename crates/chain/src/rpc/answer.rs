@@ -77,7 +77,10 @@ pub(super) fn account(address: Address, value: Value, method: &'static str) -> R
 
 pub(super) fn keyed_accounts(answer: Value, method: &'static str) -> Result<Vec<Account>, RpcError> {
     let Value::Array(items) = answer else { return Err(malformed(method, "it is no list")) };
-    items.into_iter().map(|mut item| some_account(text(item["pubkey"].take(), method)?, &item["account"], method)).collect()
+    items
+        .into_iter()
+        .map(|mut item| some_account(text(item["pubkey"].take(), method)?, &item["account"], method))
+        .collect()
 }
 
 fn some_account(address: Address, value: &Value, method: &'static str) -> Result<Account, RpcError> {
@@ -137,7 +140,8 @@ mod tests {
 
     #[test]
     fn statuses_are_read() {
-        let failed = json!({"slot": 3, "confirmationStatus": "confirmed", "err": {"InstructionError": [0, {"Custom": 1}]}});
+        let failed =
+            json!({"slot": 3, "confirmationStatus": "confirmed", "err": {"InstructionError": [0, {"Custom": 1}]}});
         let read = status(failed, "m").unwrap().unwrap();
         assert_eq!((read.slot, read.commitment, read.error.is_some()), (3, Commitment::Confirmed, true));
         assert!(status(json!({"slot": 3, "confirmationStatus": "maybe"}), "m").is_err());

@@ -31,10 +31,14 @@ pub enum ConfirmError {
     #[error("transaction {signature} failed: {failure}")]
     Failed { signature: Signature, failure: Box<Failure> },
     /// Its blockhash has expired and the chain does not know it: it can never be processed. Sign it again.
-    #[error("transaction {signature} was not taken up before its blockhash expired; nothing was charged, send it again")]
+    #[error(
+        "transaction {signature} was not taken up before its blockhash expired; nothing was charged, send it again"
+    )]
     Expired { signature: Signature },
     /// Nobody knows yet. It may still be processed: ask for its status before signing anything in its place.
-    #[error("transaction {signature} is not confirmed after {waited:?}; it may still be, ask for its status before sending another")]
+    #[error(
+        "transaction {signature} is not confirmed after {waited:?}; it may still be, ask for its status before sending another"
+    )]
     Deadline { signature: Signature, waited: Duration },
     /// The chain could not be asked, or refused the transaction outright.
     #[error(transparent)]
@@ -108,4 +112,3 @@ impl Rpc {
         self.confirm(&transaction, last_valid_block_height, deadline).await
     }
 }
-

@@ -86,13 +86,17 @@ pub enum RpcError {
     #[error("cannot use the chain's address {url}: {why}; give one like http://127.0.0.1:8899")]
     Address { url: String, why: String },
     /// The node could not be reached, or did not answer in time.
-    #[error("the chain at {endpoint} did not answer {method} ({tries} tries): {why}; check that it runs and is reachable")]
+    #[error(
+        "the chain at {endpoint} did not answer {method} ({tries} tries): {why}; check that it runs and is reachable"
+    )]
     Unreachable { endpoint: String, method: &'static str, tries: u32, why: String },
     /// The answer is longer than allowed.
     #[error("the chain's answer to {method} is over {limit} bytes and was dropped; ask for less")]
     TooLarge { method: &'static str, limit: usize },
     /// The answer is not what the protocol says: another server, or a lying one.
-    #[error("the chain's answer to {method} cannot be believed: {why}; check that the address is a Solana JSON-RPC node")]
+    #[error(
+        "the chain's answer to {method} cannot be believed: {why}; check that the address is a Solana JSON-RPC node"
+    )]
     Malformed { method: &'static str, why: String },
     /// The node refused the request.
     #[error("the chain refused {method}: {message} (code {code})")]

@@ -188,7 +188,8 @@ mod tests {
 
     #[test]
     fn credentials_in_the_url_are_never_shown() {
-        let transport = Transport::new(RpcConfig::new("https://user:pass@rpc.example/v1/secret?key=secret", 1)).unwrap();
+        let transport =
+            Transport::new(RpcConfig::new("https://user:pass@rpc.example/v1/secret?key=secret", 1)).unwrap();
         assert_eq!(transport.endpoint(), "rpc.example:443");
         for bad in ["", "localhost", "ftp://x", "unix:/x", "http://"] {
             let error = Transport::new(RpcConfig::new(bad, 1)).unwrap_err().to_string();

@@ -1,0 +1,9 @@
+//! The local chain over real HTTP, with the real client and the real virtual machine.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+mod chain;
+mod hostile;
+mod market;
+mod restart;
