@@ -6,5 +6,6 @@
 mod life;
 mod limits;
 mod overlay;
+mod ray;
 mod sandbox;
 mod support;

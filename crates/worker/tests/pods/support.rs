@@ -190,12 +190,17 @@ impl TestPod {
 
     /// Runs a command in the pod's shell; waits for the shell to come up.
     pub(crate) async fn sh(&self, command: &str) -> (i32, String) {
+        self.sh_within(PATIENCE, command).await
+    }
+
+    /// The same with more patience.
+    pub(crate) async fn sh_within(&self, patience: Duration, command: &str) -> (i32, String) {
         let stream = until("the shell answers", async || self.pod.dial(SHELL_PORT).await.ok()).await;
         let mut stream = stream.into_inner();
         stream.write_all(command.as_bytes()).await.unwrap();
         stream.shutdown().await.unwrap();
         let mut answer = Vec::new();
-        tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("the command ends").unwrap();
+        tokio::time::timeout(patience, stream.read_to_end(&mut answer)).await.expect("the command ends").unwrap();
         let answer = String::from_utf8_lossy(&answer).into_owned();
         let (code, output) = answer.split_once('\n').unwrap_or(("-1", ""));
         (code.parse().unwrap(), output.to_owned())
