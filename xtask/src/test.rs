@@ -116,7 +116,7 @@ fn store(repository: &Path) -> Result<()> {
 
 /// Real pods: namespaces, overlay, supervisor.
 fn pods(repository: &Path) -> Result<()> {
-    command(repository, "cargo", &["test", "--locked", "-p", "atoll-worker", "--test", "pods"])
+    command(repository, "cargo", &["test", "--locked", "-p", "atoll-worker", "--features", "pods", "--test", "pods"])
 }
 
 /// Real Ray and PyTorch on this host, killed and resumed.

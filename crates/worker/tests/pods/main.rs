@@ -1,6 +1,6 @@
 //! Pods for real: namespaces, bubblewrap, TUN devices, cgroups. Run as root (as CI does); each test says what it needs.
 //!
-//! `cargo test -p atoll-worker --test pods`. Left out by `cargo xtask test --fast`.
+//! `cargo test -p atoll-worker --features pods --test pods`. Left out by `cargo xtask test --fast`.
 #![allow(clippy::unwrap_used)]
 
 mod life;
