@@ -76,6 +76,18 @@ pub enum Job {
         /// The job
         job: JobId,
     },
+    /// What happened to a job so far, for scripts
+    #[command(after_help = "Example:\n  atoll job events job_01j... --after 12 --wait 20 --json")]
+    Events {
+        /// The job
+        job: JobId,
+        /// Only what came after this number
+        #[arg(long, value_name = "SEQ", default_value_t = 0)]
+        after: u64,
+        /// Wait up to so many seconds for the first
+        #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=30))]
+        wait: u32,
+    },
     /// Watch a job to its end
     #[command(after_help = "Example:\n  atoll job watch job_01j...")]
     Watch {
@@ -174,6 +186,7 @@ async fn dispatch(out: Output, command: Command) -> Result<Exit, Failure> {
         Command::Job(Job::Submit(args)) => submit::run(out, args).await,
         Command::Job(Job::List) => jobs::list(&session()?).await,
         Command::Job(Job::Show { job }) => jobs::show(&session()?, job).await,
+        Command::Job(Job::Events { job, after, wait }) => jobs::events(&session()?, job, after, wait).await,
         Command::Job(Job::Watch { job }) => jobs::watch(&session()?, job).await,
         Command::Job(Job::Stop { job }) => jobs::stop(&session()?, job).await,
         Command::Logs { job, follow } => jobs::logs(&session()?, job, follow).await,

@@ -91,6 +91,28 @@ fn job_text(job: &JobView) -> String {
     lines.join("\n")
 }
 
+/// `atoll job events JOB`: one page of what happened.
+///
+/// # Errors
+/// [`Failure`] when the server cannot be asked or knows no such job.
+pub async fn events(session: &Session, job: JobId, after: u64, wait_s: u32) -> Result<Exit, Failure> {
+    let view = session.client.job(job).await?;
+    let page = session.client.events(job, after, wait_s).await?;
+    session.out.result(&page, || {
+        let lines: Vec<String> = page
+            .events
+            .iter()
+            .filter_map(|event| Some(format!("{:>5}  {}", event.seq, watch::event_line(&view, event)?)))
+            .collect();
+        if lines.is_empty() {
+            format!("nothing after {after}; the job is {}", page.state.word())
+        } else {
+            lines.join("\n")
+        }
+    })?;
+    Ok(Exit::Ok)
+}
+
 /// `atoll job watch JOB`.
 ///
 /// # Errors
