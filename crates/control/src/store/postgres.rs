@@ -26,8 +26,8 @@ const REPEATS_MAX: u32 = 30;
 /// The first pause is at most this long, then twice that, up to [`PAUSE_MAX`]; the length is drawn by chance.
 const PAUSE_FIRST: Duration = Duration::from_millis(2);
 const PAUSE_MAX: Duration = Duration::from_millis(200);
-/// Bounds on the server's side, so that no lock outlives a stuck node.
-const SESSION: &str = "set statement_timeout = '15s'; set lock_timeout = '10s'; \
+/// Bounds on the server's side, so that no lock outlives a stuck node. Outside of a transaction nothing is written.
+const SESSION: &str = "set default_transaction_read_only = on; set statement_timeout = '15s'; set lock_timeout = '10s'; \
      set idle_in_transaction_session_timeout = '20s'";
 
 /// A store on a PostgreSQL server.
@@ -109,8 +109,13 @@ impl Postgres {
             Isolation::ReadCommitted => IsolationLevel::ReadCommitted,
         };
         let mut client = self.client().await?;
-        let transaction =
-            client.build_transaction().isolation_level(level).start().await.map_err(|error| failure(&error))?;
+        let transaction = client
+            .build_transaction()
+            .isolation_level(level)
+            .read_only(false)
+            .start()
+            .await
+            .map_err(|error| failure(&error))?;
         let mut tx = Tx::new(Connection::Postgres(PgConnection::Writing(&transaction)));
         let outcome = operation(arguments, &mut tx).await;
         let undone = tx.undone();
@@ -128,6 +133,15 @@ impl Postgres {
             }
         }
     }
+
+    async fn reading<A, T>(&self, arguments: &A, operation: Operation<A, T>) -> Result<T>
+    where
+        A: Send + Sync,
+        T: Send,
+    {
+        let client = self.client().await?;
+        operation(arguments, &mut Tx::new(Connection::Postgres(PgConnection::Reading(&client)))).await
+    }
 }
 
 impl Engine for Postgres {
@@ -136,18 +150,13 @@ impl Engine for Postgres {
         A: Send + Sync + 'static,
         T: Send + 'static,
     {
-        let mut pause = PAUSE_FIRST;
-        for _ in 0..REPEATS_MAX {
+        let mut repeats = Repeats::new();
+        loop {
             match self.transaction(isolation, &arguments, operation).await {
-                Err(error) if is_repeatable(&error) => {
-                    tracing::debug!(%error, "a transaction is run again");
-                    tokio::time::sleep(jitter(pause)?).await;
-                    pause = (pause * 2).min(PAUSE_MAX);
-                }
-                other => return other,
+                Err(error) if repeats.again(&error).await? => {}
+                result => return result,
             }
         }
-        self.transaction(isolation, &arguments, operation).await
     }
 
     async fn read<A, T>(&self, arguments: A, operation: Operation<A, T>) -> Result<T>
@@ -155,9 +164,37 @@ impl Engine for Postgres {
         A: Send + Sync + 'static,
         T: Send + 'static,
     {
-        let client = self.client().await?;
-        let mut tx = Tx::new(Connection::Postgres(PgConnection::Reading(&client)));
-        operation(&arguments, &mut tx).await
+        let mut repeats = Repeats::new();
+        loop {
+            match self.reading(&arguments, operation).await {
+                Err(error) if repeats.again(&error).await? => {}
+                result => return result,
+            }
+        }
+    }
+}
+
+/// Counts the repeats of one operation and pauses between them.
+struct Repeats {
+    left: u32,
+    pause: Duration,
+}
+
+impl Repeats {
+    const fn new() -> Self {
+        Self { left: REPEATS_MAX, pause: PAUSE_FIRST }
+    }
+
+    /// Whether to run the operation again after this failure; pauses before it says so.
+    async fn again(&mut self, error: &StoreError) -> Result<bool> {
+        if self.left == 0 || !is_repeatable(error) {
+            return Ok(false);
+        }
+        tracing::debug!(%error, "an operation is run again");
+        tokio::time::sleep(jitter(self.pause)?).await;
+        self.left -= 1;
+        self.pause = (self.pause * 2).min(PAUSE_MAX);
+        Ok(true)
     }
 }
 
@@ -246,12 +283,13 @@ fn row(row: &tokio_postgres::Row) -> Result<Row> {
     values.map(Row).map_err(|error| failure(&error))
 }
 
+/// A failure to commit. Unless the server says that it refused, whether it is committed is not known.
 fn commit_failure(error: &tokio_postgres::Error) -> StoreError {
-    if error.as_db_error().is_some() {
-        return failure(error);
+    // Class 40: transaction rollback; class 23: a constraint checked at the end.
+    match error.as_db_error() {
+        Some(refusal) if ["40", "23"].iter().any(|class| refusal.code().code().starts_with(class)) => failure(error),
+        _ => Failure::fatal("the connection to PostgreSQL was lost while committing: ask again whether it is written"),
     }
-    // Not repeatable by us: whether it was committed is not known.
-    Failure::fatal("the connection to PostgreSQL was lost while committing: ask again whether it is written")
 }
 
 /// The words of a failure. Never the server's `DETAIL`, which repeats whole rows.
@@ -272,8 +310,13 @@ fn failure(error: &tokio_postgres::Error) -> StoreError {
         return StoreError::Conflict { what: "row" };
     }
     let words = format!("PostgreSQL refused ({}): {}", code.code(), refusal.message());
-    if *code == SqlState::T_R_SERIALIZATION_FAILURE || *code == SqlState::T_R_DEADLOCK_DETECTED {
-        return Failure::repeatable(words);
-    }
-    Failure::fatal(words)
+    let repeatable = [
+        SqlState::T_R_SERIALIZATION_FAILURE,
+        SqlState::T_R_DEADLOCK_DETECTED,
+        // The server restarts or fails over: another connection may find it, or its successor.
+        SqlState::ADMIN_SHUTDOWN,
+        SqlState::CRASH_SHUTDOWN,
+        SqlState::CANNOT_CONNECT_NOW,
+    ];
+    if repeatable.contains(code) { Failure::repeatable(words) } else { Failure::fatal(words) }
 }

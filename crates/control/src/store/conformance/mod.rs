@@ -1,0 +1,152 @@
+//! What both engines must do, as one suite that runs on each.
+//!
+//! SQLite's single writer hides races, so what concerns several writers counts only on PostgreSQL; it runs on SQLite
+//! too, over two handles of one file. A PostgreSQL server is started once per test process; when its binaries are
+//! missing the tests fail with the line that installs them.
+
+mod chain;
+mod crash;
+mod devices;
+mod engine;
+mod jobs;
+mod make;
+mod model;
+mod pods;
+#[path = "../../../../../xtask/src/postgres.rs"]
+mod private_postgres;
+mod races;
+mod users;
+mod values;
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use super::{Store, StoreError, open};
+use private_postgres::Postgres;
+
+/// An empty store of one engine.
+#[derive(Debug)]
+struct Fresh {
+    url: String,
+    _folder: Option<tempfile::TempDir>,
+}
+
+impl Fresh {
+    fn sqlite() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Self { url: format!("sqlite:{}", folder.path().join("control.db").display()), _folder: Some(folder) }
+    }
+
+    async fn postgres() -> Self {
+        static DATABASES: AtomicU32 = AtomicU32::new(0);
+        let name = format!("store_{}", DATABASES.fetch_add(1, Ordering::Relaxed));
+        admin().await.batch_execute(&format!("create database {name} template template0")).await.unwrap();
+        Self { url: server().url(&name), _folder: None }
+    }
+
+    /// A handle of its own, as another process would have.
+    async fn open(&self) -> Arc<dyn Store> {
+        open(&self.url).await.unwrap()
+    }
+}
+
+/// The one server of this process.
+fn server() -> &'static Postgres {
+    static SERVER: OnceLock<Postgres> = OnceLock::new();
+    SERVER.get_or_init(|| Postgres::start().unwrap_or_else(|error| panic!("{error:#}")))
+}
+
+/// A connection that bypasses the store.
+async fn admin() -> tokio_postgres::Client {
+    let (client, connection) = tokio_postgres::connect(&server().url("postgres"), tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+macro_rules! on_both_engines {
+    ($($family:ident::$test:ident,)*) => {
+        mod on_sqlite {
+            use super::*;
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+            async fn $test() {
+                $family::$test(&Fresh::sqlite()).await;
+            })*
+        }
+        mod on_postgres {
+            use super::*;
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+            async fn $test() {
+                $family::$test(&Fresh::postgres().await).await;
+            })*
+        }
+    };
+}
+
+on_both_engines! {
+    users::names_are_unique,
+    users::keys_are_found_with_their_user,
+    users::a_nonce_counts_once_until_its_end,
+    users::an_operator_makes_keys,
+    jobs::an_accepted_job_reads_back,
+    jobs::a_retry_is_the_same_job,
+    jobs::refusals_leave_nothing_behind,
+    jobs::another_users_key_is_another_key,
+    jobs::a_change_names_its_generation,
+    jobs::open_jobs_are_those_not_final,
+    jobs::a_users_jobs_come_newest_first,
+    jobs::events_are_numbered_without_gaps,
+    devices::a_worker_introduces_itself_anew,
+    devices::reservations_are_all_or_nothing,
+    devices::a_reservation_lapses_is_renewed_and_dropped,
+    devices::one_call_cannot_promise_a_device_twice,
+    pods::pods_come_with_their_commands_or_not_at_all,
+    pods::a_place_in_the_overlay_is_given_once,
+    pods::a_pod_never_goes_back,
+    pods::a_change_keeps_what_it_does_not_name,
+    pods::pods_on_a_worker_are_those_not_over,
+    pods::the_later_usage_stays,
+    pods::observations_only_grow,
+    pods::commands_wait_in_order_for_their_first_answer,
+    chain::a_key_has_one_live_transaction,
+    chain::what_became_of_a_transaction_is_final,
+    chain::transactions_of_a_job_come_in_order,
+    chain::the_first_epoch_of_an_index_stays,
+    chain::the_first_receipt_stays,
+    values::words_with_zero_bytes_are_kept_readable,
+    values::what_does_not_fit_is_refused_in_words,
+    values::the_largest_values_come_back,
+    races::eight_writers_never_hold_one_device_twice,
+    races::eight_writers_change_one_job_one_after_the_other,
+    races::eight_writers_use_a_nonce_once,
+    races::eight_equal_submissions_are_one_job,
+    races::eight_submissions_for_one_order_are_one_job,
+    races::eight_writers_have_one_live_transaction,
+    races::a_follower_of_events_misses_none,
+    races::eight_nodes_open_a_new_store_at_once,
+    engine::a_newer_schema_is_refused,
+    engine::a_foreign_schema_is_refused,
+    engine::a_damaged_row_is_said,
+    engine::a_failing_operation_leaves_nothing,
+    engine::a_store_answers,
+}
+
+/// Asserts a conflict over this kind of row.
+#[track_caller]
+fn assert_conflict<T: std::fmt::Debug>(result: super::Result<T>, kind: &str) {
+    assert!(matches!(&result, Err(StoreError::Conflict { what }) if *what == kind), "{result:?}");
+}
+
+/// Asserts that this kind of row was not found.
+#[track_caller]
+fn assert_not_found<T: std::fmt::Debug>(result: super::Result<T>, kind: &str) {
+    assert!(matches!(&result, Err(StoreError::NotFound { what }) if *what == kind), "{result:?}");
+}
+
+/// Asserts an engine's failure whose words contain these.
+#[track_caller]
+fn assert_failed<T: std::fmt::Debug>(result: super::Result<T>, words: &str) {
+    assert!(
+        matches!(&result, Err(error @ StoreError::Engine(_)) if error.to_string().contains(words)),
+        "expected `{words}`, got {result:?}"
+    );
+}

@@ -13,7 +13,7 @@ use super::value::Value;
 
 /// One step of the schema.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Migration {
+pub(in crate::store) struct Migration {
     /// Its name, for people.
     pub(super) name: &'static str,
     /// Its text, with the engine's words left open.
@@ -21,7 +21,7 @@ pub(super) struct Migration {
 }
 
 /// All steps; the first is number 1.
-pub(super) const MIGRATIONS: &[Migration] =
+pub(in crate::store) const MIGRATIONS: &[Migration] =
     &[Migration { name: "first", sql: include_str!("migrations/0001_first.sql") }];
 
 /// Held while migrating, so that nodes that start together do it one after the other. Any fixed number: "atoll" in

@@ -69,7 +69,7 @@ impl<'c> Tx<'c> {
     }
 
     /// Has the transaction rolled back at its end although the operation has a result: a refusal leaves nothing behind.
-    pub(super) const fn undo(&mut self) {
+    pub(in crate::store) const fn undo(&mut self) {
         self.undone = true;
     }
 
@@ -78,7 +78,7 @@ impl<'c> Tx<'c> {
     }
 
     /// Runs a statement; how many rows it wrote.
-    pub(super) async fn execute(&mut self, sql: &str, values: &[Value]) -> Result<u64> {
+    pub(in crate::store) async fn execute(&mut self, sql: &str, values: &[Value]) -> Result<u64> {
         match &mut self.connection {
             Connection::Sqlite(connection) => sqlite::execute(connection, sql, values),
             Connection::Postgres(connection) => postgres::execute(connection, sql, values).await,
@@ -86,7 +86,7 @@ impl<'c> Tx<'c> {
     }
 
     /// Runs a statement; its rows.
-    pub(super) async fn query(&mut self, sql: &str, values: &[Value]) -> Result<Vec<Row>> {
+    pub(in crate::store) async fn query(&mut self, sql: &str, values: &[Value]) -> Result<Vec<Row>> {
         match &mut self.connection {
             Connection::Sqlite(connection) => sqlite::query(connection, sql, values),
             Connection::Postgres(connection) => postgres::query(connection, sql, values).await,
