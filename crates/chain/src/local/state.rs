@@ -44,7 +44,6 @@ pub struct State {
     details: BTreeMap<Signature, Detail>,
     detail_order: VecDeque<Signature>,
     owned: BTreeMap<Address, BTreeSet<Address>>,
-    drops: u64,
 }
 
 /// The chain's time.
@@ -135,7 +134,6 @@ impl State {
             details: BTreeMap::new(),
             detail_order: VecDeque::new(),
             owned,
-            drops: 0,
         };
         state.set_clock();
         state.tick();
@@ -326,13 +324,13 @@ impl State {
             |account| stored(*address, account),
         );
         account.lamports = account.lamports.checked_add(lamports).ok_or("the balance would leave 64 bits")?;
-        // No key signs an airdrop; its name only has to be one of its own.
-        let drop = [&self.genesis.hash.0[..], &self.now.unix_ms.to_le_bytes(), &self.drops.to_le_bytes()];
+        // No key signs an airdrop; its name only has to be one of its own. Every airdrop adds a status, also in the log.
+        let count = self.statuses.len() as u64;
+        let drop = [&self.genesis.hash.0[..], &address.0, &count.to_le_bytes()];
         let (low, high) = (hash_of(b"atoll/local-airdrop/1\0", &drop), hash_of(b"atoll/local-airdrop/2\0", &drop));
         let mut signature = Signature([0; 64]);
         signature.0[..32].copy_from_slice(&low.0);
         signature.0[32..].copy_from_slice(&high.0);
-        self.drops += 1;
         let record = self.record(Some(signature), None, vec![account]);
         self.apply(&record)?;
         self.log.push(record);

@@ -97,6 +97,8 @@ impl Rpc {
     /// Signs with a new blockhash, sends and waits: for a caller that has nothing to remember in between.
     /// Who must survive a restart signs and keeps the transaction first, then sends.
     ///
+    /// The same instructions signed again within one slot are the same transaction, and answered as such.
+    ///
     /// # Errors
     /// [`ConfirmError`].
     pub async fn execute(

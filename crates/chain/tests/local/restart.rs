@@ -111,3 +111,29 @@ async fn a_second_chain_on_the_same_folder_or_port_is_refused_in_words() {
     let second = local::serve(same_port).await.unwrap_err().to_string();
     assert!(second.contains("free the port"), "{second}");
 }
+
+#[tokio::test]
+async fn what_a_transaction_writes_does_not_grow_with_the_chain() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = HandClock::new();
+    let (chain, rpc) = start(folder.path(), clock.clone()).await;
+    let payer = key(1);
+    rpc.airdrop(&payer.address(), 10 * spl::LAMPORTS_PER_SOL).await.unwrap();
+    let written = async || {
+        let len = || std::fs::metadata(folder.path().join(log::FILE)).unwrap().len();
+        let before = len();
+        run(&rpc, &[spl::system_transfer(payer.address(), key(2).address(), 5_000_000)], &payer, &[]).await;
+        len() - before
+    };
+    let first = written().await;
+    for n in 0..300_u64 {
+        let mut address = [9; 32];
+        address[..8].copy_from_slice(&n.to_le_bytes());
+        rpc.airdrop(&atoll_chain::Address(address), spl::LAMPORTS_PER_SOL).await.unwrap();
+    }
+    clock.forward_ms(400);
+    let later = written().await;
+    // Digits of slot, time and balance may add a few characters.
+    assert!(later.abs_diff(first) < 20, "{first} bytes at first, {later} later");
+    chain.shutdown().await;
+}
