@@ -261,7 +261,7 @@ impl Link {
         loop {
             let connection = self.connection.clone();
             let step = tokio::select! {
-                () = connection.end.cancelled() => Err(replaced()),
+                () = connection.end.cancelled() => Err(self.ended()),
                 () = tokio::time::sleep_until(silent_since + silence_max) => {
                     Err(End::Gone(format!("silent for {} ms", silence_max.as_millis())))
                 }
@@ -280,6 +280,11 @@ impl Link {
                 return end;
             }
         }
+    }
+
+    /// Why this connection was told to end.
+    fn ended(&self) -> End {
+        if self.control.links.is_closed() { End::Gone("this node stops".into()) } else { replaced() }
     }
 
     async fn received(&mut self, envelope: Envelope) -> Result<(), End> {
@@ -346,5 +351,5 @@ impl Link {
 }
 
 fn replaced() -> End {
-    End::Refused(Code::LinkReplaced, "the same device key linked again, or this node stops".into())
+    End::Refused(Code::LinkReplaced, "the same device key linked again".into())
 }

@@ -219,6 +219,10 @@ impl Links {
         self.0.stop.cancel();
     }
 
+    fn is_closed(&self) -> bool {
+        self.0.stop.is_cancelled()
+    }
+
     /// Takes a worker's link over to a new connection. Gives the session's number, whether it goes on where it was, and
     /// the highest message received in it.
     fn begin(&self, worker: WorkerId, resume: (u64, u64), fresh: (u64, u64)) -> (Connection, bool, u64) {

@@ -1,0 +1,12 @@
+//! One control node over TLS, as its callers meet it: real sockets, the real store, real signatures.
+//!
+//! The chain is a JSON-RPC server that shows given accounts: what the program does with them is tested where the program
+//! is. Reconcilers do not run here.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod http;
+mod link;
+mod openapi;
+mod pods;
+mod rig;
+mod submit;
