@@ -7,6 +7,7 @@ mod ci;
 mod demo;
 mod network;
 mod pack;
+mod program;
 mod rules;
 mod setup;
 mod test;
@@ -49,6 +50,10 @@ enum Verb {
     ///
     /// Example: cargo xtask pack ray-torch
     Pack(pack::Arguments),
+    /// The on-chain program: builds its bytes, or checks the committed ones
+    ///
+    /// Example: cargo xtask program check
+    Program(program::Arguments),
 }
 
 fn main() -> Result<()> {
@@ -59,6 +64,7 @@ fn main() -> Result<()> {
         Verb::Bench(arguments) => bench::run(&arguments, &repository()),
         Verb::Setup(arguments) => setup::run(&arguments, &repository()),
         Verb::Pack(arguments) => pack::run(&arguments, &repository()),
+        Verb::Program(arguments) => program::run(&arguments, &repository()),
     }
 }
 
