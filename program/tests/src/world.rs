@@ -57,8 +57,11 @@ pub struct World {
 
 impl World {
     /// A chain with the program, the mint and funded operator keys; the network is not made yet.
+    ///
+    /// `ATOLL_MARKET_SO` names other bytes to test, such as those of `cargo build-sbf` before they are deployed.
     pub fn bare() -> Self {
-        Self::with_program(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../market.so"))
+        let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../market.so");
+        Self::with_program(&std::env::var_os("ATOLL_MARKET_SO").map_or(committed, Into::into))
     }
 
     /// As [`World::bare`], with other program bytes.
@@ -186,7 +189,11 @@ impl World {
     }
 
     fn transaction(&self, calls: &[&Call]) -> Transaction {
-        let instructions: Vec<Instruction> = calls
+        self.signed(&self.message(calls), calls[0].name)
+    }
+
+    fn message(&self, calls: &[&Call]) -> Vec<Instruction> {
+        calls
             .iter()
             .map(|call| Instruction {
                 program_id: PROGRAM_ID.into(),
@@ -201,8 +208,11 @@ impl World {
                     .collect(),
                 data: call.data.clone(),
             })
-            .collect();
-        let message = Message::new(&instructions, Some(&self.node.into()));
+            .collect()
+    }
+
+    fn signed(&self, instructions: &[Instruction], name: &str) -> Transaction {
+        let message = Message::new(instructions, Some(&self.node.into()));
         let count = usize::from(message.header.num_required_signatures);
         let signers: Vec<&Keypair> = message.account_keys[..count]
             .iter()
@@ -210,7 +220,7 @@ impl World {
             .collect();
         let transaction = Transaction::new(&signers, message, self.svm.latest_blockhash());
         let size = size(&transaction);
-        assert!(size <= TRANSACTION_LEN_MAX, "a transaction of {size} bytes does not fit: {}", calls[0].name);
+        assert!(size <= TRANSACTION_LEN_MAX, "a transaction of {size} bytes does not fit: {name}");
         self.largest.set(self.largest.get().max(size));
         transaction
     }
@@ -240,6 +250,35 @@ impl World {
     #[track_caller]
     pub fn must(&mut self, call: &Call) -> u64 {
         let transaction = self.transaction(&[call]);
+        let sent = self.svm.send_transaction(transaction);
+        self.svm.expire_blockhash();
+        match sent {
+            Ok(done) => done.compute_units_consumed,
+            Err(failed) => panic!("{}: {:?}\n{}", call.name, refusal(&failed.err), failed.meta.logs.join("\n")),
+        }
+    }
+
+    /// What a call that must fail leaves in the log.
+    #[track_caller]
+    pub fn logs_of_failure(&mut self, call: &Call) -> Vec<String> {
+        let transaction = self.transaction(&[call]);
+        match self.svm.send_transaction(transaction) {
+            Ok(_) => panic!("{} went through", call.name),
+            Err(failed) => failed.meta.logs,
+        }
+    }
+
+    /// Sends one call that must go through within some compute units, more than a transaction has by default.
+    #[track_caller]
+    pub fn must_with_units(&mut self, call: &Call, units: u32) -> u64 {
+        let mut message = self.message(&[call]);
+        let limit = Instruction {
+            program_id: Pubkey::from_str_const("ComputeBudget111111111111111111111111111111"),
+            accounts: vec![],
+            data: [&[2][..], &units.to_le_bytes()].concat(),
+        };
+        message.insert(0, limit);
+        let transaction = self.signed(&message, call.name);
         let sent = self.svm.send_transaction(transaction);
         self.svm.expire_blockhash();
         match sent {

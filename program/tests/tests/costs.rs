@@ -1,0 +1,119 @@
+//! Compute units and bytes of every instruction, against a golden table.
+//!
+//! `ATOLL_BLESS=1` writes the table anew. A change shows up here first; the bars of `docs/decisions/program-toolchain.md`
+//! are asserted besides.
+
+use atoll_interface::{
+    ATL,
+    instruction::{self as ix, TABLE},
+    settlement::Reason,
+};
+use atoll_market_tests::{
+    Call, Party, World,
+    calls::{CPU, DURATION_S, STAKE, leaf},
+    world::START,
+};
+use std::{collections::BTreeMap, fmt::Write, fs, path::Path};
+
+struct Meter {
+    world: World,
+    units: BTreeMap<String, u64>,
+}
+
+impl Meter {
+    fn measure(&mut self, what: &str, call: &Call) {
+        let units = self.world.must(call);
+        self.units.insert(format!("{} {what}", call.name).trim().to_owned(), units);
+    }
+}
+
+fn measure() -> BTreeMap<String, u64> {
+    let mut meter = Meter { world: World::bare(), units: BTreeMap::new() };
+    let admin = meter.world.admin;
+    meter.world.purse(admin);
+    meter.measure("1 seat", &meter.world.init());
+    meter.measure("", &meter.world.set_catalogue(CPU));
+    meter.measure("", &meter.world.set_feed(250_000));
+    meter.measure("", &meter.world.register_attestor());
+    let mut party = Party::new(&mut meter.world, "a");
+    meter.measure("first of a page", &party.register(0));
+    meter.measure("", &party.register(1));
+    meter.measure("first", &party.stake(STAKE));
+    meter.measure("", &party.stake(STAKE));
+    meter.measure("", &party.set_ask(party.supplier, 0, ix::ASK, 50_000));
+    meter.measure("first", &party.set_budget(100 * ATL, 0, i64::MAX));
+    meter.measure("", &party.set_budget(ATL, 0, i64::MAX));
+    meter.measure("by wallet", &party.post(2));
+    meter.measure("2 slots", &party.fill(0, 0, &[0b11]));
+    meter.world.wait(20);
+    meter.measure("1 slot", &party.release(party.node, 0, Reason::Lost, 1, &[1]));
+    meter.world.set_time(START + i64::from(DURATION_S) + 10);
+    meter.world.must(&party.release(party.renter, 0, Reason::Expired, 0, &[1]));
+    let until = meter.world.now();
+    let tree = atoll_market_tests::calls::Attested::over(meter.world.last_epoch(), &[leaf([1; 32], 1, 1); 1]);
+    meter.measure("first vote", &meter.world.post_epoch(meter.world.attestor, tree.index, tree.root));
+    let mut leaves = vec![leaf([1; 32], 1, 1); 1 << 14];
+    leaves[5] = leaf(party.lease(0), 100, until);
+    let tree = meter.world.attest(&leaves);
+    meter.measure("depth 14", &tree.settle(5, party.order()));
+    meter.measure("", &party.withdraw(0));
+    meter.measure("", &party.collect());
+    meter.measure("", &party.close_lease(0));
+    meter.measure("", &party.close_order(party.renter));
+    party.nonce = 2;
+    meter.measure("by budget", &party.post_by_budget(&party.terms(1)));
+    meter.units
+}
+
+#[test]
+fn compute_units_are_those_of_the_table() {
+    let units = measure();
+    for (_, name, _) in TABLE {
+        let snake: String = name.chars().fold(String::new(), |mut snake, letter| {
+            if letter.is_uppercase() && !snake.is_empty() {
+                snake.push('_');
+            }
+            snake.push(letter.to_ascii_lowercase());
+            snake
+        });
+        assert!(units.keys().any(|key| key.starts_with(&snake)), "{snake} is not measured");
+    }
+    let mut table = String::from("instruction\tcompute units\n");
+    for (name, units) in &units {
+        writeln!(table, "{name}\t{units}").unwrap();
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("costs.tsv");
+    if std::env::var_os("ATOLL_BLESS").is_some() {
+        fs::write(&path, &table).unwrap();
+    }
+    assert_eq!(
+        table,
+        fs::read_to_string(&path).unwrap_or_default(),
+        "run with ATOLL_BLESS=1 and look at the difference"
+    );
+    // Bars: what the layouts were chosen for.
+    assert!(units["settle_lease depth 14"] <= 6_000);
+    assert!(units["close_order"] <= 20_000);
+}
+
+/// A whole page of 1,024 slots fills in one transaction.
+#[test]
+fn a_full_page_fills_at_once() {
+    let mut world = World::new();
+    let party = Party::ready(&mut world, "a", 1);
+    // The page as 1,024 registrations would leave it: the first slot over and over.
+    let mut page = world.svm.get_account(&party.page.into()).unwrap();
+    let slot = page.data[136..232].to_vec();
+    page.data.truncate(136);
+    for _ in 0..1024 {
+        page.data.extend_from_slice(&slot);
+    }
+    page.data[6..8].copy_from_slice(&1024u16.to_le_bytes());
+    page.lamports = world.svm.minimum_balance_for_rent_exemption(page.data.len());
+    world.svm.set_account(party.page.into(), page).unwrap();
+    world.must(&party.post(1024));
+    let units = world.must_with_units(&party.fill(0, 0, &[0xff; 128]), 400_000);
+    assert!(units <= 200 * 1024, "{units} for 1,024 slots");
+    let per_slot = units / 1024;
+    assert!(per_slot <= 200, "{per_slot}");
+}
