@@ -81,10 +81,14 @@ pub enum ConfigError {
     #[error("{path} is not usable: {why}", path = path.display())]
     Malformed { path: PathBuf, why: String },
     /// A name that leads nowhere.
-    #[error("`advertise = \"{name}\"` is not an address: {why}; give the IP address at which other workers reach this machine")]
+    #[error(
+        "`advertise = \"{name}\"` is not an address: {why}; give the IP address at which other workers reach this machine"
+    )]
     Advertise { name: String, why: String },
     /// A variable of the environment that nothing reads.
-    #[error("the environment has {0}, which is not a setting; known are ATOLL_WORKER_SERVER, _CA, _RPC, _ADVERTISE and _PACKS")]
+    #[error(
+        "the environment has {0}, which is not a setting; known are ATOLL_WORKER_SERVER, _CA, _RPC, _ADVERTISE and _PACKS"
+    )]
     UnknownVariable(String),
 }
 
@@ -162,8 +166,11 @@ impl Config {
         let path = state.join(FILE);
         let text = toml::to_string_pretty(self)
             .map_err(|error| ConfigError::Malformed { path: path.clone(), why: error.to_string() })?;
-        crate::world::store::write_whole(&path, text.as_bytes(), 0o600)
-            .map_err(|source| ConfigError::Io { verb: "write", path, source })
+        crate::world::store::write_whole(&path, text.as_bytes(), 0o600).map_err(|source| ConfigError::Io {
+            verb: "write",
+            path,
+            source,
+        })
     }
 
     /// The address of [`Config::advertise`]; a name is looked up.

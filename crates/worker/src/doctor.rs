@@ -80,12 +80,7 @@ impl fmt::Display for Report {
 }
 
 /// Looks at everything.
-pub async fn doctor(
-    state: &Path,
-    env: &BTreeMap<String, String>,
-    flags: Overrides,
-    outside: &dyn Outside,
-) -> Report {
+pub async fn doctor(state: &Path, env: &BTreeMap<String, String>, flags: Overrides, outside: &dyn Outside) -> Report {
     let mut report = Report::default();
     system(&mut report);
     let config = match Config::load(state, env, flags) {

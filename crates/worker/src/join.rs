@@ -93,17 +93,23 @@ pub enum JoinError {
     Devices(u16),
     #[error("the catalogue of this network has no model `cpu`; its operator adds one with set_catalogue")]
     ModelUnknown,
-    #[error("this device key belongs to another supplier, {owner}; use that wallet, or another --state for a new worker")]
+    #[error(
+        "this device key belongs to another supplier, {owner}; use that wallet, or another --state for a new worker"
+    )]
     OtherSupplier { owner: Address },
     #[error("this device key was retired; use another --state for a new worker")]
     Retired,
-    #[error("this worker is registered with {registered} devices, and {wanted} were asked for; use another --state for a new worker")]
+    #[error(
+        "this worker is registered with {registered} devices, and {wanted} were asked for; use another --state for a new worker"
+    )]
     OtherDevices { registered: u8, wanted: u16 },
     #[error("{state} joined another network before; use another --state for this one", state = state.display())]
     OtherNetwork { state: PathBuf },
     #[error("all of this supplier's pages are full")]
     PagesFull,
-    #[error("wallet {wallet} has {have} lamports and joining needs {need}: send it {missing} more (0.000000001 SOL each)")]
+    #[error(
+        "wallet {wallet} has {have} lamports and joining needs {need}: send it {missing} more (0.000000001 SOL each)"
+    )]
     LamportsShort { wallet: Address, have: u64, need: u64, missing: u64 },
     #[error("wallet {wallet} has {have} and the stake needs {need}: send it {missing} more")]
     AtlShort { wallet: Address, have: Atl, need: Atl, missing: Atl },

@@ -183,8 +183,8 @@ impl Keeper {
             if matches!(ended, Ended::Stopping) {
                 return;
             }
-            if matches!(ended, Ended::Fault(_) | Ended::Slow(_)) {
-                // What this side holds does not fit what the peer holds: start over, with all that runs in Hello.
+            if matches!(ended, Ended::Fault(_) | Ended::Slow(_) | Ended::Refused { .. }) {
+                // What this side holds may not fit what the peer holds: start over, with all that runs in Hello.
                 self.session.forget();
             }
             let most = PAUSE_MIN.saturating_mul(1 << failures.min(10)).min(PAUSE_MAX);
@@ -285,7 +285,7 @@ impl Keeper {
                         connection.unflushed = false;
                         continue;
                     }
-                    let envelope = if let Some(envelope) = self.session.next() {
+                    let envelope = if let Some(envelope) = self.session.to_send() {
                         envelope
                     } else if std::mem::take(&mut beat_due) {
                         self.heartbeat()
@@ -366,9 +366,7 @@ impl Connection {
             let Some(envelope) = read(self.stream.next().await)? else { continue };
             return match envelope.body {
                 Some(Body::Welcome(welcome)) => Ok(welcome),
-                Some(Body::Refused(refused)) => {
-                    Err(Ended::Refused { code: refused.code, message: refused.message })
-                }
+                Some(Body::Refused(refused)) => Err(Ended::Refused { code: refused.code, message: refused.message }),
                 _ => Err(Ended::Garbage("something came before the welcome".into())),
             };
         }
@@ -392,9 +390,7 @@ fn read(message: Option<Result<Message, WsError>>) -> Result<Option<Envelope>, E
     match message {
         None => Err(Ended::Closed),
         Some(Err(error)) => Err(broken(error)),
-        Some(Ok(Message::Binary(frame))) => {
-            decode(&frame).map(Some).map_err(|error| Ended::Garbage(error.to_string()))
-        }
+        Some(Ok(Message::Binary(frame))) => decode(&frame).map(Some).map_err(|error| Ended::Garbage(error.to_string())),
         Some(Ok(Message::Text(_))) => Err(Ended::Garbage("a text message".into())),
         Some(Ok(Message::Close(_))) => Err(Ended::Closed),
         Some(Ok(_)) => Ok(None),

@@ -143,12 +143,18 @@ mod tests {
         Reading { at: UnixMs(n * 1000), served_ms: n * 1000, cpu_ms: n, memory_bytes: 1 }
     }
 
+    fn fill(spool: &mut Spool) {
+        for n in 1..=3 {
+            spool.append(reading(n)).unwrap();
+        }
+    }
+
     #[test]
     fn a_growing_spool_is_read_once_and_said_in_full() {
         let (dir, mut spool) = pod();
         let mut meter = Meter::open(dir.path()).unwrap();
         assert_eq!(meter.read().unwrap(), None);
-        (1..=3).for_each(|n| drop(spool.append(reading(n)).unwrap()));
+        fill(&mut spool);
         let said = meter.read().unwrap().unwrap();
         assert_eq!((said.records, said.served_ms, said.head), (3, 3_000, spool.head().hash));
         assert_eq!(meter.read().unwrap(), None);
@@ -183,7 +189,7 @@ mod tests {
         ];
         for (what, change) in changes {
             let (dir, mut spool) = pod();
-            (1..=3).for_each(|n| drop(spool.append(reading(n)).unwrap()));
+            fill(&mut spool);
             let path = dir.path().join(FILE);
             let whole = fs::read_to_string(&path).unwrap();
             fs::write(&path, change(&whole)).unwrap();
@@ -197,7 +203,7 @@ mod tests {
     #[test]
     fn a_spool_of_another_pod_or_one_that_was_cut_is_refused() {
         let (dir, mut spool) = pod();
-        (1..=3).for_each(|n| drop(spool.append(reading(n)).unwrap()));
+        fill(&mut spool);
         let mut meter = Meter::open(dir.path()).unwrap();
         meter.read().unwrap();
         fs::write(dir.path().join(FILE), "").unwrap();

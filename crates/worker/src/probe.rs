@@ -188,7 +188,9 @@ mod tests {
     fn devices_share_a_machine_evenly() {
         let whole = share(1, 100 << 30, 16, 100 << 30);
         let quarter = share(4, 100 << 30, 16, 100 << 30);
-        assert!((89 << 30..=90 << 30).contains(&whole.memory_bytes) && (49 << 30..=50 << 30).contains(&whole.disk_bytes));
+        assert!(
+            (89 << 30..=90 << 30).contains(&whole.memory_bytes) && (49 << 30..=50 << 30).contains(&whole.disk_bytes)
+        );
         assert_eq!((whole.cpu_milli, quarter.cpu_milli), (16_000, 4_000));
         assert_eq!(quarter.memory_bytes, whole.memory_bytes / 4);
     }

@@ -79,11 +79,8 @@ async fn start(state: &Path, config: Config, executable: PathBuf, outside: Share
         slot: config.slot,
         facts,
     };
-    let link_identity = Identity {
-        device: SecretKey::from_seed(&device.seed()),
-        slot: config.slot,
-        advertise: announce.to_string(),
-    };
+    let link_identity =
+        Identity { device: SecretKey::from_seed(&device.seed()), slot: config.slot, advertise: announce.to_string() };
     // What runs is known before the link says it: the first Hello is complete.
     let later = link::Later::new();
     let mut world = World::new(State::new(me, records.clone()), around, later.link, presence, live);

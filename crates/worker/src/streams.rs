@@ -1,8 +1,8 @@
 //! Byte streams: a WebSocket of its own for each, spliced to a port or the output of a pod, or from a pod to its store.
 //!
-//! Bytes travel as binary messages; an empty one ends its direction, closing the socket ends both. Where a stream of
-//! output begins later than asked, because older output was dropped, a text message `{"offset":N}` says so before the
-//! bytes. Nothing here reads what goes by: credentials are between the pod and the control plane.
+//! Bytes travel as binary messages; an empty one ends its direction, closing the socket ends both. Where output was
+//! dropped because nobody fetched it in time, a line in the output says how much. Nothing here reads what goes by:
+//! credentials are between the pod and the control plane.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -86,7 +86,7 @@ async fn refuse_socket(mut socket: Socket, why: &str) {
 async fn send_output(mut socket: Socket, pod: &Pod, from: u64) -> io::Result<()> {
     let mut at = from;
     while let Ok((begins, mut reader)) = pod.output(at, true).await {
-        at = said_offset(&mut socket, at, begins).await?;
+        at = say_dropped(&mut socket, at, begins).await?;
         let before = at;
         let mut chunk = vec![0; CHUNK_BYTES];
         loop {
@@ -113,17 +113,17 @@ async fn send_output(mut socket: Socket, pod: &Pod, from: u64) -> io::Result<()>
         if read == 0 {
             break;
         }
-        at = said_offset(&mut socket, at, begins).await? + read as u64;
+        at = say_dropped(&mut socket, at, begins).await? + read as u64;
         send_chunk(&mut socket, &chunk[..read]).await?;
     }
     send_chunk(&mut socket, &[]).await?;
     socket.close(None).await.map_err(broken)
 }
 
-async fn said_offset(socket: &mut Socket, asked: u64, begins: u64) -> io::Result<u64> {
-    if begins != asked {
-        let said = format!("{{\"offset\":{begins}}}");
-        timed(socket.send(Message::Text(said.into()))).await?;
+async fn say_dropped(socket: &mut Socket, asked: u64, begins: u64) -> io::Result<u64> {
+    if begins > asked {
+        let said = format!("\n[atoll: {} bytes of output were dropped here, unread for too long]\n", begins - asked);
+        send_chunk(socket, said.as_bytes()).await?;
     }
     Ok(begins)
 }
@@ -282,7 +282,7 @@ struct Header {
 ///
 /// # Errors
 /// It is too long, ends early, or is not `{"pod":"…"}`.
-async fn header(from: &mut (impl AsyncRead + tokio::io::AsyncBufRead + Unpin)) -> io::Result<PodId> {
+async fn header(from: &mut (impl tokio::io::AsyncBufRead + Unpin)) -> io::Result<PodId> {
     let mut line = Vec::new();
     from.take(HEADER_BYTES_MAX).read_until(b'\n', &mut line).await?;
     if !line.ends_with(b"\n") {

@@ -84,8 +84,14 @@ impl Reader {
         let Some(found) = self.market.order(&wire(*order)).await.map_err(|error| words(&error))? else {
             return Ok(None);
         };
-        let leases = self.market.leases_of(&wire(*order)).await.map_err(|error| words(&error))?;
+        let mut leases = self.market.leases_of(&wire(*order)).await.map_err(|error| words(&error))?;
         let clock = self.market.rpc().clock().await.map_err(|error| words(&error))?;
+        // What time alone decides is written down by the next instruction only; the program sees it already.
+        let mut now = found.value;
+        now.ripen(clock.unix_timestamp);
+        for lease in &mut leases {
+            lease.value.begin(&now);
+        }
         let mut addresses: Vec<atoll_chain::Address> =
             leases.iter().map(|lease| atoll_chain::Address(lease.value.page)).collect();
         addresses.sort_unstable();

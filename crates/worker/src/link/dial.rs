@@ -140,7 +140,8 @@ impl Dialer {
         message_bytes_max: usize,
         headers: impl FnOnce(&[u8; EXPORTER_BYTES]) -> Vec<(&'static str, String)>,
     ) -> Result<(Socket, [u8; EXPORTER_BYTES]), DialError> {
-        let dialled = self.dial_unbounded(path, message_bytes_max, headers);
+        // Two handshakes make a large future; it lives for a moment.
+        let dialled = Box::pin(self.dial_unbounded(path, message_bytes_max, headers));
         tokio::time::timeout(DIAL_MAX, dialled).await.map_err(|_| DialError::Slow(self.authority()))?
     }
 
@@ -201,8 +202,12 @@ fn split(server: &str) -> Option<(String, u16)> {
     if uri.scheme_str() != Some("https") || !plain {
         return None;
     }
-    let host = uri.host()?.trim_start_matches('[').trim_end_matches(']');
-    Some((host.to_owned(), uri.port_u16().unwrap_or(443)))
+    let (host, authority) = (uri.host()?, uri.authority()?.as_str());
+    let port = match authority.strip_prefix(host)? {
+        "" => 443,
+        port => port.strip_prefix(':')?.parse().ok()?,
+    };
+    Some((host.trim_start_matches('[').trim_end_matches(']').to_owned(), port))
 }
 
 #[cfg(test)]

@@ -121,14 +121,14 @@ impl Session {
     }
 
     /// The next envelope to send on this connection, if any.
-    pub fn next(&mut self) -> Option<Envelope> {
+    pub fn to_send(&mut self) -> Option<Envelope> {
         let mut envelope = self.unacked.get(self.sent)?.clone();
         self.sent += 1;
         envelope.ack = self.received;
         Some(envelope)
     }
 
-    /// Whether [`Session::next`] has something.
+    /// Whether [`Session::to_send`] has something.
     #[must_use]
     pub fn has_unsent(&self) -> bool {
         self.sent < self.unacked.len()
@@ -190,7 +190,7 @@ mod tests {
 
     fn drain(session: &mut Session) -> Vec<(u64, u64, u8)> {
         let mut out = vec![];
-        while let Some(envelope) = session.next() {
+        while let Some(envelope) = session.to_send() {
             let Some(Body::Usage(usage)) = envelope.body else { panic!("only usage was pushed") };
             out.push((envelope.session, envelope.seq, usage.signed[0]));
         }

@@ -55,8 +55,7 @@ fn read_one(folder: &Path) -> Result<(PackRef, PathBuf), PackError> {
     if bytes.len() as u64 > BYTES_MAX {
         return Err(not_a_pack(format!("{FILE} is longer than {BYTES_MAX} bytes")));
     }
-    let record: Record =
-        serde_json::from_slice(&bytes).map_err(|error| not_a_pack(format!("{FILE}: {error}")))?;
+    let record: Record = serde_json::from_slice(&bytes).map_err(|error| not_a_pack(format!("{FILE}: {error}")))?;
     if !real.join("bin/python").exists() {
         return Err(not_a_pack("it has no bin/python".into()));
     }

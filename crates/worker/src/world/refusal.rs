@@ -17,7 +17,9 @@ pub enum Refusal {
     SpecOtherOrder { signed: Address, named: Address },
     #[error("the specification is signed for another network ({0}); this worker serves the one it joined")]
     SpecOtherNetwork(Digest),
-    #[error("pack {name} with digest {sha256} is not on this worker: build it, and add its folder with `atoll worker join --pack DIR`")]
+    #[error(
+        "pack {name} with digest {sha256} is not on this worker: build it, and add its folder with `atoll worker join --pack DIR`"
+    )]
     PackMissing { name: String, sha256: Digest },
     #[error("the chain cannot be read ({0}): send the command again later")]
     ChainUnreachable(String),

@@ -285,7 +285,9 @@ impl State {
         // A pod that is not here is stopped already.
         self.answer(from.command.clone(), Ok(()), out);
         match self.pods.get(&pod) {
-            Some(known) if known.is_live() => self.stop(pod, &format!("stopped by the control plane: {reason}"), now, out),
+            Some(known) if known.is_live() => {
+                self.stop(pod, &format!("stopped by the control plane: {reason}"), now, out)
+            }
             _ => self.report(&pod, out),
         }
     }

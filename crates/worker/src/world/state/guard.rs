@@ -43,8 +43,7 @@ impl State {
 
     pub(super) fn guard_now(&mut self, now: UnixMs, out: &mut Effects) {
         self.guarded_at = now;
-        let orders: Vec<Address> =
-            self.pods.values().filter(|pod| pod.is_live()).map(|pod| pod.record.order).collect();
+        let orders: Vec<Address> = self.pods.values().filter(|pod| pod.is_live()).map(|pod| pod.record.order).collect();
         for order in orders {
             self.read_order(order, out);
         }

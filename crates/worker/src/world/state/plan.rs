@@ -104,12 +104,7 @@ impl Me {
     }
 
     /// The signed statement that makes a pod's key count with its peers.
-    pub(super) fn vouch(
-        &self,
-        record: &PodRecord,
-        wg_public: [u8; 32],
-        endpoint: SocketAddr,
-    ) -> Vec<u8> {
+    pub(super) fn vouch(&self, record: &PodRecord, wg_public: [u8; 32], endpoint: SocketAddr) -> Vec<u8> {
         let statement = PodKeyStatement {
             order: record.order.0,
             lease: record.lease.0,
