@@ -215,7 +215,11 @@ fn drop_capabilities() -> Result<()> {
     Ok(())
 }
 
-fn close_range(first: RawFd, last: RawFd, flags: libc::c_uint) -> Result<()> {
+/// Closes descriptors, or marks them to be closed at exec.
+///
+/// # Errors
+/// The kernel is older than 5.9 (5.11 for the mark).
+pub(crate) fn close_range(first: RawFd, last: RawFd, flags: libc::c_uint) -> Result<()> {
     if last < first {
         return Ok(());
     }

@@ -11,7 +11,7 @@ use atoll_domain::key::PublicKey;
 use serde::Serialize;
 
 use super::client::{self, Pod};
-use super::keeper::{monotonic_us, now};
+use super::shared::{monotonic_us, now};
 use super::spec::{LimitSpec, OverlaySpec, PodSpec, Start};
 use super::start::{furnish, memory_file};
 use crate::runtime::{bwrap, procs, seccomp};

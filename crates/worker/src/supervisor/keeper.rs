@@ -6,20 +6,18 @@
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, PipeReader, Read, Write};
-use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::{AsFd, OwnedFd};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use atoll_domain::id::PodId;
-use atoll_domain::key::Digest;
 use atoll_domain::time::UnixMs;
 use atoll_overlay::pump::{self, Link};
 use atoll_overlay::{Engine, Roster};
@@ -30,7 +28,8 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, geteuid, setsid};
 
-use super::protocol::{Answer, EXIT_FILE, Exit, KEEPER_FILE, Keeper, PeerStatus, Reason, SOCKET_FILE, State, Status};
+use super::protocol::{Answer, EXIT_FILE, Exit, KEEPER_FILE, Keeper, Reason, SOCKET_FILE, State};
+use super::shared::{Command, Shared, View, lock, monotonic_us, now, own_pid, thread};
 use super::spec::{PodSpec, Start};
 use super::start::{Handed, InitProcess, JOB, furnish};
 use super::usage::{Reading, Record};
@@ -38,130 +37,11 @@ use super::{output, serve, streams, usage};
 use crate::runtime::cgroup::{self, Cgroup, Limits, Used};
 use crate::runtime::{disk, procs};
 
-/// Small stacks keep the supervisor small; the deepest call (a folder walk) needs about 200 KiB unoptimised.
-const STACK_BYTES: usize = 512 * 1024;
-
 /// Between two looks at /job; a slow walk makes it longer.
 const DISK_PERIOD: Duration = Duration::from_secs(1);
 
 /// After the pod's end: for its processes to vanish, and for readers to take the last output.
 const LINGER: Duration = Duration::from_secs(5);
-
-/// Starts a thread of the supervisor.
-///
-/// # Errors
-/// No threads left.
-pub fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name(name.to_owned()).stack_size(STACK_BYTES).spawn(work)
-}
-
-/// What requests ask of the main thread.
-#[derive(Debug)]
-pub enum Command {
-    Run { argv: Option<Vec<String>>, env: BTreeMap<String, String>, reply: SyncSender<Result<(), String>> },
-    Stop { term_ms: u64 },
-    Extend { ends_at: UnixMs },
-    DiskFull { message: String },
-}
-
-/// What changes while the pod lives.
-#[derive(Debug)]
-pub struct View {
-    pub state: State,
-    pub usage: Record,
-    pub ends_at: UnixMs,
-    /// Everything the pod printed is in the spool.
-    pub output_ended: bool,
-}
-
-/// What all threads share.
-#[derive(Debug)]
-pub struct Shared {
-    pub dir: PathBuf,
-    pub spec: PodSpec,
-    pub pod_pid: i32,
-    pub limits: Limits,
-    pub engine: Mutex<Engine>,
-    pub link: Link,
-    pub roster: Mutex<Roster>,
-    pub wg_public: [u8; 32],
-    pub endpoint: SocketAddr,
-    pub door: Mutex<OwnedFd>,
-    pub view: Mutex<View>,
-    /// Told whenever `view` or `output` has changed.
-    pub changed: Condvar,
-    pub output: Mutex<output::Spool>,
-    pub connections: Arc<AtomicUsize>,
-    stop: AtomicBool,
-    commands: Mutex<Sender<Command>>,
-    wake: EventFd,
-}
-
-/// Locks; a thread that panicked must not take the pod with it.
-pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The wall clock.
-#[must_use]
-pub fn now() -> UnixMs {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    UnixMs(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
-}
-
-/// CLOCK_MONOTONIC in microseconds: comparable between processes of one machine.
-#[must_use]
-pub fn monotonic_us() -> u64 {
-    let now = nix::time::ClockId::CLOCK_MONOTONIC.now().map(Duration::from).unwrap_or_default();
-    u64::try_from(now.as_micros()).unwrap_or(u64::MAX)
-}
-
-impl Shared {
-    /// Asks the main thread.
-    pub fn command(&self, command: Command) {
-        // The main thread outlives all others; if it is ending, nothing needs doing any more.
-        let _ = lock(&self.commands).send(command);
-        let _ = self.wake.write(1);
-    }
-
-    /// The pod as it is.
-    #[must_use]
-    pub fn status(&self) -> Status {
-        let engine = pump::lock(&self.engine);
-        let peers = engine.counters().map(|(ip, counters, handshake_age_s)| PeerStatus {
-            ip,
-            sent_bytes: counters.sent_bytes,
-            received_bytes: counters.received_bytes,
-            forged: counters.forged,
-            rejected: counters.rejected,
-            handshake_age_s,
-        });
-        let peers = peers.collect();
-        drop(engine);
-        let output_bytes = lock(&self.output).end();
-        let view = lock(&self.view);
-        Status {
-            pod: self.spec.pod,
-            lease: self.spec.lease,
-            fence: self.spec.fence,
-            supervisor_pid: own_pid(),
-            pod_pid: self.pod_pid,
-            state: view.state.clone(),
-            wg_public: Digest(self.wg_public),
-            endpoint: self.endpoint,
-            overlay_ip: self.spec.overlay.ip,
-            limits: self.limits.clone(),
-            ends_at: view.ends_at,
-            usage: view.usage,
-            output_bytes,
-            peers,
-        }
-    }
-}
-
-fn own_pid() -> i32 {
-    i32::try_from(std::process::id()).expect("Linux pids fit in an i32")
-}
 
 /// The role: keeps the pod described in `dir` until it is over. Its first line on stdout is an [`Answer`]: the status of
 /// the pod that stands, or why there is none.
@@ -169,6 +49,8 @@ fn own_pid() -> i32 {
 /// # Errors
 /// The pod could not be made; nothing of it is left.
 pub fn main(dir: &Path) -> Result<()> {
+    // Nothing of the worker's stays open here: a port or a lock held by a supervisor would outlive the worker.
+    crate::runtime::init::close_range(3, i32::MAX, 0)?;
     // A worker that dies, or a terminal that closes, must not reach us. Refused where we lead a group already.
     let _ = setsid();
     let (keeper, answer) = match Main::begin(dir) {
@@ -603,12 +485,7 @@ fn reap_all(deadline: Instant, each: &mut dyn FnMut(i32, Option<i32>)) {
     }
 }
 
-fn start_threads(
-    shared: &Arc<Shared>,
-    pipe: PipeReader,
-    listener: std::net::TcpListener,
-    requests: UnixListener,
-) -> Result<()> {
+fn start_threads(shared: &Arc<Shared>, pipe: PipeReader, listener: TcpListener, requests: UnixListener) -> Result<()> {
     let own = Arc::clone(shared);
     thread("overlay", move || {
         if let Err(error) = pump::run(&own.link, &own.engine, &own.stop) {

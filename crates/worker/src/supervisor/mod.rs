@@ -16,6 +16,7 @@ pub mod keeper;
 pub mod output;
 pub mod protocol;
 pub mod serve;
+pub mod shared;
 pub mod spec;
 pub mod start;
 pub mod streams;

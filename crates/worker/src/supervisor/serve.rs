@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use atoll_overlay::{SignedStatement, pump};
 use nix::sys::socket::{getsockopt, sockopt};
 
-use super::keeper::{Command, Shared, lock, now, thread};
 use super::protocol::{Answer, LINE_BYTES_MAX, Request, State, Verdict};
+use super::shared::{Command, Shared, lock, now, thread};
 use super::spec::{AuthorisedKey, check_program};
 use super::streams::{Place, STREAMS_MAX, connect_inside, splice};
 use super::{output, usage};

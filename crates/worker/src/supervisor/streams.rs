@@ -14,7 +14,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{Shutdown, SockaddrIn, connect, getsockopt, shutdown, sockopt};
 
-use super::keeper::Shared;
+use super::shared::Shared;
 
 /// Streams of one kind at a time.
 pub const STREAMS_MAX: usize = 64;
@@ -68,7 +68,7 @@ pub fn serve_store(listener: &TcpListener, shared: &Arc<Shared>) {
         let Some(place) = Place::take(&count, STREAMS_MAX) else { continue };
         let shared = Arc::clone(shared);
         // No thread left: the connection closes and the client tries again.
-        let _ = super::keeper::thread("store", move || {
+        let _ = super::shared::thread("store", move || {
             let _place = place;
             let Some(path) = &shared.spec.worker_socket else { return };
             let Ok(mut worker) = connect_unix(path) else { return };

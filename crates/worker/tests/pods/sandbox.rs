@@ -138,6 +138,9 @@ async fn the_tenant_sees_its_pod_and_no_more() {
     assert_eq!(pod.sh("cat /opt/pack/word; echo x > /opt/pack/word").await.0, 2);
     let (_, descriptors) = pod.sh("cd /proc/self/fd && for fd in *; do readlink $fd; done").await;
     assert!(descriptors.lines().all(|line| line == "/dev/null" || line.starts_with("pipe:")), "{descriptors}");
+    let held = std::fs::read_dir(format!("/proc/{}/fd", pod.status.supervisor_pid)).unwrap().flatten();
+    let held: Vec<_> = held.filter_map(|fd| std::fs::read_link(fd.path()).ok()).collect();
+    assert!(!held.contains(&"/etc/hostname".into()), "the supervisor holds what its worker had open: {held:?}");
     let (_, numbers) = pod.sh("grep -E '^(Cap|NoNewPrivs|Seccomp:)' /proc/self/status | tr -s '\\t' ' '").await;
     let none = "0000000000000000";
     let expected = format!(
