@@ -156,12 +156,12 @@ fn own_signals() -> Result<SignalFd> {
     Ok(SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?)
 }
 
-/// Writes a file whole or not at all.
+/// Writes a file whole or not at all, as other processes see it. (After a crash of the machine the pod is gone as well;
+/// its usage has been synced by then.)
 fn write_whole(dir: &Path, name: &str, value: &impl serde::Serialize) -> Result<()> {
     let new = dir.join(format!("{name}.new"));
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
     file.write_all(&serde_json::to_vec(value)?)?;
-    file.sync_data()?;
     fs::rename(new, dir.join(name)).with_context(|| format!("write {name}"))
 }
 
