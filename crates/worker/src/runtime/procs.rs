@@ -62,10 +62,11 @@ pub fn descendants(root: i32) -> Vec<(i32, Stat)> {
     found
 }
 
-/// The processes that run as `uid`.
+/// The processes that run as `uid`. One that has ended and only waits for its parent to notice does not run.
 #[must_use]
 pub fn of_user(uid: u32) -> Vec<i32> {
-    all().filter(|pid| fs::metadata(format!("/proc/{pid}")).is_ok_and(|meta| meta.uid() == uid)).collect()
+    let owned = |pid: &i32| fs::metadata(format!("/proc/{pid}")).is_ok_and(|meta| meta.uid() == uid);
+    all().filter(|pid| owned(pid) && !command_line(*pid).is_empty()).collect()
 }
 
 /// The command line of a process, words separated by spaces; empty when it is gone.

@@ -33,7 +33,7 @@ use super::shared::{Command, Shared, View, lock, monotonic_us, now, own_pid, thr
 use super::spec::{PodSpec, Start};
 use super::start::{Handed, InitProcess, JOB, furnish};
 use super::usage::{Reading, Record};
-use super::{output, serve, streams, usage};
+use super::{output, serve, streams, trim, usage};
 use crate::runtime::cgroup::{self, Cgroup, Limits, Used};
 use crate::runtime::{disk, procs};
 
@@ -223,6 +223,8 @@ impl Main {
     fn keep(mut self) -> Result<()> {
         if self.shared.spec.start == Start::AtOnce {
             self.run(None, BTreeMap::new());
+        } else {
+            trim::drop_unchanged_file_pages();
         }
         while !self.reaped {
             self.wait()?;
@@ -347,6 +349,9 @@ impl Main {
             let period = Duration::from_millis(self.shared.spec.usage_period_ms);
             self.clock.next_usage = (self.clock.next_usage + period).max(now);
             self.record();
+            if self.spool.head().seq == 1 {
+                trim::drop_unchanged_file_pages();
+            }
         }
     }
 

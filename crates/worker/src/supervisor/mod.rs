@@ -20,4 +20,5 @@ pub mod shared;
 pub mod spec;
 pub mod start;
 pub mod streams;
+mod trim;
 pub mod usage;
