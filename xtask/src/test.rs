@@ -111,7 +111,11 @@ fn program(repository: &Path) -> Result<()> {
 
 /// Both store engines, against a private PostgreSQL.
 fn store(repository: &Path) -> Result<()> {
-    command(repository, "cargo", &["test", "--locked", "-p", "atoll-control", "--test", "store"])
+    command(
+        repository,
+        "cargo",
+        &["test", "--locked", "-p", "atoll-control", "--features", "postgres-tests", "--lib", "store::"],
+    )
 }
 
 /// Real pods: namespaces, overlay, supervisor.

@@ -1,8 +1,8 @@
 //! What both engines must do, as one suite that runs on each.
 //!
 //! SQLite's single writer hides races, so what concerns several writers counts only on PostgreSQL; it runs on SQLite
-//! too, over two handles of one file. A PostgreSQL server is started once per test process; when its binaries are
-//! missing the tests fail with the line that installs them.
+//! too, over eight handles of one file. With the feature `postgres-tests` a PostgreSQL server is started once per test
+//! process; when its binaries are missing the tests fail with the line that installs them.
 
 mod chain;
 mod crash;
@@ -12,16 +12,24 @@ mod jobs;
 mod make;
 mod model;
 mod pods;
+#[cfg(feature = "postgres-tests")]
 #[path = "../../../../../xtask/src/postgres.rs"]
 mod private_postgres;
 mod races;
+#[cfg(feature = "postgres-tests")]
+mod server;
 mod users;
 mod values;
 
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+#[cfg(feature = "postgres-tests")]
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicU32, Ordering},
+};
 
 use super::{Store, StoreError, open};
+#[cfg(feature = "postgres-tests")]
 use private_postgres::Postgres;
 
 /// An empty store of one engine.
@@ -37,6 +45,7 @@ impl Fresh {
         Self { url: format!("sqlite:{}", folder.path().join("control.db").display()), _folder: Some(folder) }
     }
 
+    #[cfg(feature = "postgres-tests")]
     async fn postgres() -> Self {
         static DATABASES: AtomicU32 = AtomicU32::new(0);
         let name = format!("store_{}", DATABASES.fetch_add(1, Ordering::Relaxed));
@@ -51,12 +60,14 @@ impl Fresh {
 }
 
 /// The one server of this process.
+#[cfg(feature = "postgres-tests")]
 fn server() -> &'static Postgres {
     static SERVER: OnceLock<Postgres> = OnceLock::new();
     SERVER.get_or_init(|| Postgres::start().unwrap_or_else(|error| panic!("{error:#}")))
 }
 
 /// A connection that bypasses the store.
+#[cfg(feature = "postgres-tests")]
 async fn admin() -> tokio_postgres::Client {
     let (client, connection) = tokio_postgres::connect(&server().url("postgres"), tokio_postgres::NoTls).await.unwrap();
     tokio::spawn(connection);
@@ -72,6 +83,7 @@ macro_rules! on_both_engines {
                 $family::$test(&Fresh::sqlite()).await;
             })*
         }
+        #[cfg(feature = "postgres-tests")]
         mod on_postgres {
             use super::*;
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 4)]

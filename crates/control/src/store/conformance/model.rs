@@ -212,6 +212,7 @@ fn sqlite_behaves_like_the_model() {
     behaves_like_the_model(&Fresh::sqlite(), &runtime(), 64);
 }
 
+#[cfg(feature = "postgres-tests")]
 #[test]
 fn postgres_behaves_like_the_model() {
     let runtime = runtime();
