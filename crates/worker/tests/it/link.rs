@@ -6,7 +6,7 @@ use atoll_worker::link::Presence;
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::server::{DEADLINE, Server, down, received, welcome, within};
+use crate::server::{DEADLINE, Server, down, received, up, welcome, within};
 
 fn usage(n: u32) -> Body {
     Body::Usage(Usage { signed: n.to_le_bytes().to_vec() })
@@ -141,6 +141,7 @@ async fn a_peer_that_never_acknowledges_is_left_with_a_bounded_queue() {
     let server = Server::start().await;
     let (mut link, _presence) = server.link(Presence::default());
     let (mut peer, _) = server.greet(welcome(9, false, 0)).await;
+    up(&mut link).await;
     let outbox = link.outbox.clone();
     let sending = tokio::spawn(async move {
         let mut n = 0;
@@ -166,6 +167,7 @@ async fn a_peer_that_does_not_read_holds_up_nobody() {
     let server = Server::start().await;
     let (mut link, _presence) = server.link(Presence::default());
     let (peer, _) = server.greet(welcome(9, false, 0)).await;
+    up(&mut link).await;
     // Far more than sockets and TLS buffer: writing blocks, taking does not, until the queue is full.
     for n in 0..UNACKED_MAX {
         let body = Body::Usage(Usage { signed: vec![n.to_le_bytes()[0]; 64 << 10] });

@@ -214,7 +214,12 @@ impl Peer {
     }
 }
 
-/// The next event of a kind.
+/// Waits until a session stands: what is sent before is only kept.
+pub(crate) async fn up(link: &mut Link) {
+    while !matches!(within(link.events.recv()).await.unwrap(), LinkEvent::Up { .. }) {}
+}
+
+/// The next end of a connection, in words.
 pub(crate) async fn down(link: &mut Link) -> String {
     loop {
         if let LinkEvent::Down { reason } = within(link.events.recv()).await.unwrap() {
