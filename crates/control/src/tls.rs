@@ -69,7 +69,11 @@ fn create(cert_path: &Path, key_path: &Path, names: &[String]) -> anyhow::Result
     let folder = cert_path.parent().context("the certificate's path has no folder")?;
     std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
     let mut all = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
-    all.extend(names.iter().cloned());
+    for name in names {
+        let usable = rustls::pki_types::ServerName::try_from(name.as_str());
+        usable.with_context(|| format!("`{name}` in `names` is no host name or address"))?;
+        all.push(name.clone());
+    }
     let made = rcgen::generate_simple_self_signed(all).context("making a certificate for the configured names")?;
     // The key first: a certificate without its key would be pinned by workers and never work.
     write_new(key_path, made.signing_key.serialize_pem().as_bytes(), 0o600)?;
@@ -108,6 +112,8 @@ mod tests {
         assert_eq!(std::fs::read(&cert).unwrap(), first);
         assert_eq!(std::fs::metadata(key).unwrap().permissions().mode() & 0o777, 0o600);
         let other = tempfile::tempdir().unwrap();
-        assert!(load(other.path(), &["not a name\n".to_owned()]).is_err());
+        let refused = load(other.path(), &["not a name\n".to_owned()]).unwrap_err();
+        assert!(refused.to_string().contains("no host name"), "{refused}");
+        assert!(!paths(other.path()).0.exists());
     }
 }

@@ -35,8 +35,8 @@ fn root_and_path_of(leaves: &[EpochLeaf], index: usize) -> (Digest, Vec<[u8; 32]
     let mut scratch: Vec<[u8; 32]> = leaves.iter().map(|leaf| of_row(leaf).hash(sha256)).collect();
     scratch.resize(padded_len(leaves.len()), [0; 32]);
     let mut path = vec![[0; 32]; depth(leaves.len())];
-    let (root, length) =
-        root_and_path(sha256, &mut scratch, index, &mut path).expect("an epoch has at most 2^20 leaves and index is one of them");
+    let (root, length) = root_and_path(sha256, &mut scratch, index, &mut path)
+        .expect("an epoch has at most 2^20 leaves and index is one of them");
     path.truncate(length);
     (Digest(root), path)
 }
@@ -47,7 +47,7 @@ mod tests {
     use atoll_domain::key::PublicKey;
     use atoll_domain::time::UnixMs;
     use atoll_interface::merkle::root_of_path;
-    use atoll_interface::wire::Hashes;
+    use atoll_interface::Hashes;
 
     #[test]
     fn every_leaf_leads_to_the_root() {

@@ -15,7 +15,7 @@ use crate::error::{ApiError, Code};
 use crate::objects::Owner;
 
 /// Keeps the body under its SHA-256; doing it again is harmless.
-#[utoipa::path(put, path = "/v1/blobs/{sha256}", security(("api_key" = [])), params(("sha256" = String, Path, description = "lower-case hexadecimal")),
+#[utoipa::path(put, path = "/v1/blobs/{sha256}", operation_id = "blob_put", tag = "jobs", security(("api_key" = [])), params(("sha256" = String, Path, description = "lower-case hexadecimal")),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
     responses((status = 204, description = "kept"), (status = 413, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(crate) async fn put(

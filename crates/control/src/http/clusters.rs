@@ -38,7 +38,7 @@ const NOT_FORWARDED: [HeaderName; 9] = [
 ];
 
 /// Any call of Ray's dashboard and jobs API, on the cluster's head.
-#[utoipa::path(get, path = "/v1/clusters/{cluster}/ray/{path}", security(("api_key" = [])),
+#[utoipa::path(get, path = "/v1/clusters/{cluster}/ray/{path}", operation_id = "cluster_ray", tag = "clusters", security(("api_key" = [])),
     params(("cluster" = String, Path), ("path" = String, Path, description = "the path at the head, for example `api/jobs/`")),
     responses((status = 200, description = "Ray's own answer, whatever its status"), (status = 404, body = ErrorBody), (status = 502, body = ErrorBody)))]
 pub(crate) async fn ray(
@@ -73,7 +73,7 @@ fn outgoing(request: &mut Request, path: &str, token: &str) -> Result<bool, ApiE
     NOT_FORWARDED.iter().for_each(|name| drop(request.headers_mut().remove(name)));
     let headers = request.headers_mut();
     headers.insert(header::HOST, HeaderValue::from_static("ray"));
-    let token = HeaderValue::try_from(format!("Bearer {token}")).map_err(|error| ApiError::internal(error))?;
+    let token = HeaderValue::try_from(format!("Bearer {token}")).map_err(ApiError::internal)?;
     headers.insert(header::AUTHORIZATION, token);
     if upgrade {
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));

@@ -12,7 +12,7 @@ use crate::control::Control;
 use crate::error::ApiError;
 
 /// Models of the catalogue with what is offered and free now.
-#[utoipa::path(get, path = "/v1/devices", responses((status = 200, body = Vec<DeviceModel>), (status = 503, body = ErrorBody)))]
+#[utoipa::path(get, path = "/v1/devices", operation_id = "devices_list", tag = "market", responses((status = 200, body = Vec<DeviceModel>), (status = 503, body = ErrorBody)))]
 pub(crate) async fn list(State(control): State<Arc<Control>>, _: Anyone) -> Result<Json<Vec<DeviceModel>>, ApiError> {
     let view = extract::market(&control)?;
     let workers = candidates::view(&control, &view).await?;

@@ -11,13 +11,13 @@ use crate::control::Control;
 use crate::error::{ApiError, Code};
 
 /// The process answers.
-#[utoipa::path(get, path = "/livez", responses((status = 200, description = "it lives")))]
+#[utoipa::path(get, path = "/livez", operation_id = "livez", tag = "node", responses((status = 200, description = "it lives")))]
 pub(crate) async fn livez() -> &'static str {
     "ok\n"
 }
 
 /// Store and chain answer.
-#[utoipa::path(get, path = "/readyz", responses((status = 200, description = "it can work"), (status = 503, body = ErrorBody)))]
+#[utoipa::path(get, path = "/readyz", operation_id = "readyz", tag = "node", responses((status = 200, description = "it can work"), (status = 503, body = ErrorBody)))]
 pub(crate) async fn readyz(State(control): State<Arc<Control>>) -> Result<&'static str, ApiError> {
     control.store.ping().await.map_err(|error| ApiError {
         context: Some(error.into()),
@@ -28,7 +28,7 @@ pub(crate) async fn readyz(State(control): State<Arc<Control>>) -> Result<&'stat
 }
 
 /// The server's build.
-#[utoipa::path(get, path = "/version", responses((status = 200, body = Version)))]
+#[utoipa::path(get, path = "/version", operation_id = "version", tag = "node", responses((status = 200, body = Version)))]
 pub(crate) async fn version() -> Json<Version> {
     Json(Version { version: env!("CARGO_PKG_VERSION").to_owned() })
 }

@@ -25,7 +25,7 @@ const SMALL_BYTES_MAX: usize = 4 << 10;
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// Submits a job: a signed specification and the renter's signed order. A retry with the same key gives the same job.
-#[utoipa::path(post, path = "/v1/jobs", security(("api_key" = [])), request_body = SubmitJob,
+#[utoipa::path(post, path = "/v1/jobs", operation_id = "job_submit", tag = "jobs", security(("api_key" = [])), request_body = SubmitJob,
     responses((status = 201, body = JobView), (status = 401, body = ErrorBody), (status = 402, body = ErrorBody),
         (status = 409, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(crate) async fn submit(
@@ -47,7 +47,7 @@ pub(crate) async fn submit(
 }
 
 /// The caller's jobs, newest first.
-#[utoipa::path(get, path = "/v1/jobs", security(("api_key" = [])), responses((status = 200, body = Vec<JobView>), (status = 401, body = ErrorBody)))]
+#[utoipa::path(get, path = "/v1/jobs", operation_id = "jobs_list", tag = "jobs", security(("api_key" = [])), responses((status = 200, body = Vec<JobView>), (status = 401, body = ErrorBody)))]
 pub(crate) async fn list(State(control): State<Arc<Control>>, caller: Caller) -> Result<Json<Vec<JobView>>, ApiError> {
     let mut views = Vec::new();
     for job in control.store.jobs_of(caller.user.id, 100).await? {
@@ -57,7 +57,7 @@ pub(crate) async fn list(State(control): State<Arc<Control>>, caller: Caller) ->
 }
 
 /// One job.
-#[utoipa::path(get, path = "/v1/jobs/{job}", security(("api_key" = [])), params(("job" = String, Path)),
+#[utoipa::path(get, path = "/v1/jobs/{job}", operation_id = "job_show", tag = "jobs", security(("api_key" = [])), params(("job" = String, Path)),
     responses((status = 200, body = JobView), (status = 404, body = ErrorBody)))]
 pub(crate) async fn show(
     State(control): State<Arc<Control>>,
@@ -69,7 +69,7 @@ pub(crate) async fn show(
 }
 
 /// Stops a job; what was served is paid, the rest refunded.
-#[utoipa::path(post, path = "/v1/jobs/{job}/stop", security(("api_key" = [])), params(("job" = String, Path)),
+#[utoipa::path(post, path = "/v1/jobs/{job}/stop", operation_id = "job_stop", tag = "jobs", security(("api_key" = [])), params(("job" = String, Path)),
     responses((status = 200, body = JobView), (status = 401, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
 pub(crate) async fn stop(
     State(control): State<Arc<Control>>,
@@ -97,7 +97,7 @@ pub(crate) struct EventsQuery {
 }
 
 /// Events after a number; waits up to `wait_s` seconds (at most 30) for the first.
-#[utoipa::path(get, path = "/v1/jobs/{job}/events", security(("api_key" = [])),
+#[utoipa::path(get, path = "/v1/jobs/{job}/events", operation_id = "job_events", tag = "jobs", security(("api_key" = [])),
     params(("job" = String, Path), ("after" = Option<u64>, Query), ("wait_s" = Option<u64>, Query)),
     responses((status = 200, body = JobEvents), (status = 404, body = ErrorBody)))]
 pub(crate) async fn events(
@@ -121,7 +121,7 @@ pub(crate) struct LogsQuery {
 }
 
 /// The job's output from a byte offset; with `follow` until the job has ended and all is sent.
-#[utoipa::path(get, path = "/v1/jobs/{job}/logs", security(("api_key" = [])),
+#[utoipa::path(get, path = "/v1/jobs/{job}/logs", operation_id = "job_logs", tag = "jobs", security(("api_key" = [])),
     params(("job" = String, Path), ("from" = Option<u64>, Query), ("follow" = Option<bool>, Query)),
     responses((status = 200, content_type = "application/octet-stream", body = Vec<u8>), (status = 404, body = ErrorBody)))]
 pub(crate) async fn logs(
@@ -136,7 +136,7 @@ pub(crate) async fn logs(
 }
 
 /// The job's receipt, as this operator signed it.
-#[utoipa::path(get, path = "/v1/jobs/{job}/receipt", security(("api_key" = [])), params(("job" = String, Path)),
+#[utoipa::path(get, path = "/v1/jobs/{job}/receipt", operation_id = "job_receipt", tag = "jobs", security(("api_key" = [])), params(("job" = String, Path)),
     responses((status = 200, body = Object), (status = 404, body = ErrorBody)))]
 pub(crate) async fn receipt(
     State(control): State<Arc<Control>>,

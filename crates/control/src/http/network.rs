@@ -13,7 +13,7 @@ use crate::control::Control;
 use crate::error::ApiError;
 
 /// Network root, program, solver keys, packs.
-#[utoipa::path(get, path = "/v1/network", responses((status = 200, body = Network), (status = 503, body = ErrorBody)))]
+#[utoipa::path(get, path = "/v1/network", operation_id = "network_show", tag = "network", responses((status = 200, body = Network), (status = 503, body = ErrorBody)))]
 pub(crate) async fn show(State(control): State<Arc<Control>>, _: Anyone) -> Result<Json<Network>, ApiError> {
     let view = extract::market(&control)?;
     let mut packs: BTreeMap<(String, [u8; 32]), u32> = BTreeMap::new();

@@ -17,7 +17,7 @@ use crate::error::ApiError;
 const BODY_BYTES_MAX: usize = 16 << 10;
 
 /// Price, fit and every refusal. Nothing is reserved.
-#[utoipa::path(post, path = "/v1/quotes", security(("api_key" = [])), request_body = QuoteRequest,
+#[utoipa::path(post, path = "/v1/quotes", operation_id = "quote", tag = "market", security(("api_key" = [])), request_body = QuoteRequest,
     responses((status = 200, body = Quote), (status = 422, body = ErrorBody), (status = 503, body = ErrorBody)))]
 pub(crate) async fn quote(State(control): State<Arc<Control>>, _: Caller, body: Body) -> Result<Json<Quote>, ApiError> {
     let request: QuoteRequest = extract::json(&extract::body(body, BODY_BYTES_MAX).await?)?;

@@ -11,7 +11,7 @@ use crate::control::Control;
 use crate::error::ApiError;
 
 /// Every worker that this operator knows and the chain shows.
-#[utoipa::path(get, path = "/v1/workers", responses((status = 200, body = Vec<WorkerView>), (status = 503, body = ErrorBody)))]
+#[utoipa::path(get, path = "/v1/workers", operation_id = "workers_list", tag = "market", responses((status = 200, body = Vec<WorkerView>), (status = 503, body = ErrorBody)))]
 pub(crate) async fn list(State(control): State<Arc<Control>>, _: Anyone) -> Result<Json<Vec<WorkerView>>, ApiError> {
     let view = extract::market(&control)?;
     let known = control.store.workers().await?.into_iter().filter_map(|worker| {

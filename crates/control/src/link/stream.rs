@@ -1,13 +1,14 @@
 //! A byte stream over a WebSocket that the worker dialled.
 //!
 //! Bytes travel as binary messages of at most [`STREAM_BYTES_MAX`]; an empty one ends its direction. A close without it
-//! ends both: a half-closed answer is told from a broken one only by what runs on top (HTTP has lengths).
+//! ends both: a half-closed answer is told from a broken one only by what runs on top (HTTP has lengths). A close with
+//! code 1011 says in words why the stream leads nowhere.
 
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use axum::extract::ws::{Message, WebSocket};
+use axum::extract::ws::{Message, WebSocket, close_code};
 use bytes::{Buf as _, Bytes};
 use futures_util::{Sink, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -60,6 +61,11 @@ impl AsyncRead for ByteStream {
                 Some(Ok(Message::Binary(bytes))) if bytes.is_empty() => this.read_over = true,
                 Some(Ok(Message::Binary(bytes))) => this.unread = bytes,
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                Some(Ok(Message::Close(Some(frame)))) if frame.code == close_code::ERROR => {
+                    this.read_over = true;
+                    let why: String = frame.reason.chars().filter(|c| !c.is_control()).collect();
+                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionRefused, why)));
+                }
                 Some(Ok(Message::Close(_))) | None => this.read_over = true,
                 Some(Ok(Message::Text(_))) => {
                     this.read_over = true;

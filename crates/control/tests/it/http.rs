@@ -110,3 +110,43 @@ async fn a_quote_names_price_escrow_and_every_refusal() {
         assert_eq!(code(&rig.call("POST", "/v1/quotes", asked).await), "bad_spec");
     }
 }
+
+#[tokio::test]
+async fn connections_beyond_the_bound_wait_for_their_place() {
+    let rig = Rig::with(Overrides { connections_max: Some(16), ..Overrides::default() }).await;
+    let mut idle = Vec::new();
+    for _ in 0..16 {
+        idle.push(tokio::net::TcpStream::connect(rig.node.address).await.unwrap());
+    }
+    let live = || rig.http.get(format!("{}/livez", rig.base));
+    let early = live().timeout(std::time::Duration::from_millis(300)).send().await;
+    assert!(early.is_err(), "a seventeenth connection was served");
+    drop(idle);
+    assert_eq!(live().send().await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn nothing_but_tls_is_spoken_and_an_endless_head_is_cut() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let rig = Rig::start().await;
+    let mut plain = tokio::net::TcpStream::connect(rig.node.address).await.unwrap();
+    plain.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    // The connection may be reset instead of closed: either way nothing of HTTP came.
+    let _ = plain.read_to_end(&mut answer).await;
+    assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
+    let long = "a".repeat(1_000_000);
+    let answer = rig.http.get(format!("{}/livez", rig.base)).header("x-long", long).send().await;
+    assert!(answer.is_err() || answer.unwrap().status() == 431, "a head of 1 MB was read");
+    assert_eq!(rig.http.get(format!("{}/livez", rig.base)).send().await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn a_node_that_stops_ends_its_links_and_lets_go_of_its_port() {
+    let rig = Rig::start().await;
+    let mut worker = rig.worker(1).await;
+    let address = rig.node.address;
+    rig.node.stop().await;
+    assert!(worker.next().await.is_none(), "the link was refused instead of ended");
+    assert!(tokio::net::TcpStream::connect(address).await.is_err());
+}

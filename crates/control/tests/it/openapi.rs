@@ -19,16 +19,17 @@ async fn every_described_path_is_served() {
     let rig = Rig::start().await;
     let text = atoll_control::http::openapi::text().unwrap();
     let description: serde_json::Value = serde_json::from_str(&text).unwrap();
-    let mut seen = 0;
+    let mut seen = std::collections::BTreeSet::new();
     for (path, verbs) in description["paths"].as_object().unwrap() {
-        for verb in verbs.as_object().unwrap().keys() {
+        for (verb, operation) in verbs.as_object().unwrap() {
             let path = path.replace(['{', '}'], "");
             let method = verb.to_uppercase().parse().unwrap();
             let answer = rig.http.request(method, format!("{}{path}", rig.base)).send().await.unwrap();
             let text = answer.text().await.unwrap();
             assert!(!text.contains("no_such_route") && !text.contains("method_not_allowed"), "{verb} {path}: {text}");
-            seen += 1;
+            let id = operation["operationId"].as_str().unwrap();
+            assert!(seen.insert(id.to_owned()), "two operations are named {id}");
         }
     }
-    assert!(seen >= 17, "{seen}");
+    assert!(seen.len() >= 17, "{seen:?}");
 }

@@ -12,6 +12,8 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::link::job_with_pod;
 use crate::rig::{Rig, Socket, Worker, dial_stream};
@@ -42,7 +44,10 @@ async fn a_stream_carries_bytes_both_ways_and_ends_each_way_alone() {
     let open = links.open_stream(worker.id, pod, Target::Port(8265));
     let dial = async {
         let asked = asked(&mut worker).await;
-        assert_eq!((asked.pod.as_str(), asked.target), (pod.to_string().as_str(), Some(open_stream::Target::Port(8265))));
+        assert_eq!(
+            (asked.pod.as_str(), asked.target),
+            (pod.to_string().as_str(), Some(open_stream::Target::Port(8265)))
+        );
         // Only the worker that was asked may dial it, and only with a proof.
         let stranger = SecretKey::from_seed(&[66; 32]);
         assert_eq!(dial_stream(&rig, &asked.stream, &asked.stream, &stranger).await.unwrap_err(), 404);
@@ -74,6 +79,23 @@ async fn a_stream_carries_bytes_both_ways_and_ends_each_way_alone() {
 }
 
 #[tokio::test]
+async fn a_stream_that_leads_nowhere_says_why() {
+    let rig = Rig::start().await;
+    let mut worker = rig.worker(1).await;
+    let links = rig.control().links.clone();
+    let open = links.open_stream(worker.id, PodId::from_random([9; 16]), Target::Port(1));
+    let dial = async {
+        let asked = asked(&mut worker).await;
+        let mut socket = dial_stream(&rig, &asked.stream, &asked.stream, &worker.device).await.unwrap();
+        let frame = CloseFrame { code: CloseCode::Error, reason: "port 1: connection refused".into() };
+        socket.close(Some(frame)).await.unwrap();
+    };
+    let (stream, ()) = tokio::join!(open, dial);
+    let error = stream.unwrap().read_to_end(&mut Vec::new()).await.unwrap_err();
+    assert_eq!(error.to_string(), "port 1: connection refused");
+}
+
+#[tokio::test]
 async fn a_worker_that_is_away_is_said_to_be() {
     let rig = Rig::start().await;
     let away = WorkerId::from_random([1; 16]);
@@ -82,7 +104,15 @@ async fn a_worker_that_is_away_is_said_to_be() {
 }
 
 /// One call of a pod, over a stream of its own.
-async fn call(rig: &Rig, worker: &Worker, pod: PodId, token: &str, method: &str, path: &str, body: &[u8]) -> (u16, Vec<u8>) {
+async fn call(
+    rig: &Rig,
+    worker: &Worker,
+    pod: PodId,
+    token: &str,
+    method: &str,
+    path: &str,
+    body: &[u8],
+) -> (u16, Vec<u8>) {
     let name = store_stream_name(&pod.to_string());
     let mut socket = dial_stream(rig, &format!("store?pod={pod}"), &name, &worker.device).await.unwrap();
     let head = format!(
@@ -118,7 +148,8 @@ impl Inside<'_> {
 
     async fn refused(&self, method: &str, path: &str, body: &[u8]) -> String {
         let (_, body) = self.call(method, path, body).await;
-        let value: Value = serde_json::from_slice(&body).unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&body)));
+        let value: Value =
+            serde_json::from_slice(&body).unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&body)));
         value["code"].as_str().unwrap().to_owned()
     }
 
@@ -158,7 +189,8 @@ async fn a_manifest_needs_all_its_blobs_and_the_current_attempt() {
     let pod = inside(&rig, &worker, pod.id);
     let manifest = |attempt: u32, step: u64, name: &str| {
         let file = json!({"name": name, "sha256": Digest::of(b"weights"), "bytes": 7});
-        let value = json!({"step": step, "epoch": 1, "attempt": attempt, "weights_sha256": Digest::of(b"w"), "files": [file]});
+        let value =
+            json!({"step": step, "epoch": 1, "attempt": attempt, "weights_sha256": Digest::of(b"w"), "files": [file]});
         value.to_string().into_bytes()
     };
     let good = manifest(1, 10, "model.pt");
@@ -172,7 +204,10 @@ async fn a_manifest_needs_all_its_blobs_and_the_current_attempt() {
     assert_eq!(pod.call("PUT", "/v1/checkpoints/10", &good).await.0, 204);
     let (status, latest) = pod.call("GET", "/v1/checkpoints/latest", b"").await;
     let latest: Value = serde_json::from_slice(&latest).unwrap();
-    assert_eq!((status, latest["step"].as_u64(), latest["files"][0]["name"].as_str()), (200, Some(10), Some("model.pt")));
+    assert_eq!(
+        (status, latest["step"].as_u64(), latest["files"][0]["name"].as_str()),
+        (200, Some(10), Some("model.pt"))
+    );
 }
 
 #[tokio::test]
@@ -183,7 +218,10 @@ async fn reports_become_events_and_figures_of_the_current_attempt() {
     let pod = inside(&rig, &worker, pod.id);
     assert_eq!(pod.report(json!({"kind": "resumed", "attempt": 1, "step": 40, "resumed_from_step": 40})).await, 204);
     assert_eq!(pod.report(json!({"kind": "step", "attempt": 1, "step": 50, "loss": 0.5})).await, 204);
-    assert_eq!(pod.report(json!({"kind": "result", "attempt": 1, "step": 60, "accuracy": 0.9725, "message": "done"})).await, 204);
+    assert_eq!(
+        pod.report(json!({"kind": "result", "attempt": 1, "step": 60, "accuracy": 0.9725, "message": "done"})).await,
+        204
+    );
     assert_eq!(pod.report(json!({"kind": "step", "attempt": 2, "step": 1})).await, 409);
     assert_eq!(pod.report(json!({"kind": "step", "attempt": 1, "accuracy": 1.5})).await, 400);
     assert_eq!(pod.report(json!({"kind": "step", "attempt": 1, "message": "x".repeat(1001)})).await, 400);

@@ -89,7 +89,7 @@ fn facts() -> Facts {
     }
 }
 
-async fn answer(accounts: Accounts, sent: Arc<Mutex<u32>>, call: Value) -> Value {
+fn answer(accounts: &Accounts, sent: &Mutex<u32>, call: &Value) -> Value {
     let value = match call["method"].as_str().unwrap() {
         "getAccountInfo" => {
             let address = call["params"][0].as_str().unwrap();
@@ -111,7 +111,7 @@ async fn answer(accounts: Accounts, sent: Arc<Mutex<u32>>, call: Value) -> Value
 async fn chain(accounts: Accounts, sent: Arc<Mutex<u32>>) -> SocketAddr {
     let handler = move |axum::Json(call): axum::Json<Value>| {
         let (accounts, sent) = (Arc::clone(&accounts), Arc::clone(&sent));
-        async move { axum::Json(answer(accounts, sent, call).await) }
+        async move { axum::Json(answer(&accounts, &sent, &call)) }
     };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

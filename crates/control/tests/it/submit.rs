@@ -84,7 +84,8 @@ impl Draft {
             post.spec_root = root.0;
         }
         let (source, mint) = (Address(self.source.0), Address(network().mint.0));
-        let instruction = instruction::post_order(Renter::Wallet(chain.address()), chain.address(), source, mint, &post);
+        let instruction =
+            instruction::post_order(Renter::Wallet(chain.address()), chain.address(), source, mint, &post);
         let signed = atoll_chain::sign(&[instruction], &chain, &[], &Hash([7; 32])).unwrap();
         (spec, signed.bytes().to_vec())
     }
@@ -239,7 +240,8 @@ async fn a_request_without_its_user_s_fresh_seal_is_refused() {
         order_transaction: base64.encode(&transaction),
     };
     let body = serde_json::to_vec(&body).unwrap();
-    let seal = |key: &SecretKey, path: &str, expires: UnixMs| RequestSeal::sign(key, "POST", path, &body, expires, [3; 16]);
+    let seal =
+        |key: &SecretKey, path: &str, expires: UnixMs| RequestSeal::sign(key, "POST", path, &body, expires, [3; 16]);
     let soon = UnixMs(now().0 + 60_000);
     let good = seal(&rig.renter, "/v1/jobs", soon);
     let refused = async |headers| code(&post_sealed(&rig, &rig.key, &body, headers).await);
