@@ -21,6 +21,8 @@ use crate::session::{Session, now, random};
 const WAIT_S: u32 = 20;
 /// How long a silent server is waited for: ten minutes, a long restart.
 const SILENCE_MAX: Duration = Duration::from_secs(600);
+/// How often plain lines repeat the newest figures.
+const LINE_EVERY: Duration = Duration::from_secs(5);
 /// The longest pause between two tries; each is drawn at random below it.
 const PAUSE_MAX_MS: u64 = 3000;
 
@@ -73,14 +75,15 @@ pub fn pod_line(pod: &PodView) -> String {
     )
 }
 
-/// An event as a line, with the time since the job was accepted; none for the steps that the headline shows.
+/// An event as a line, with the time since the job was accepted; none for steps and checkpoints, which come by the
+/// hundred and whose newest figures the headline shows.
 #[must_use]
 pub fn event_line(job: &JobView, event: &JobEvent) -> Option<String> {
     let since = event.at.since(job.created).as_secs();
     let at = format!("{:>3}:{:02}", since / 60, since % 60);
     let message = plain(&event.message);
     match event.kind.as_str() {
-        "step" => None,
+        "step" | "checkpoint" => None,
         kind if message.is_empty() => Some(format!("{at}  {}", plain(kind))),
         kind => Some(format!("{at}  {:<10}  {message}", plain(kind))),
     }
@@ -89,7 +92,7 @@ pub fn event_line(job: &JobView, event: &JobEvent) -> Option<String> {
 /// Where the progress is drawn.
 enum Screen {
     Live { all: MultiProgress, head: ProgressBar, pods: BTreeMap<String, ProgressBar>, since: Instant },
-    Lines { out: Output, last: Option<JobState> },
+    Lines { out: Output, last: Option<(JobState, String, Instant)> },
 }
 
 impl Screen {
@@ -131,9 +134,13 @@ impl Screen {
                 }
             }
             Self::Lines { out, last } => {
-                if *last != Some(job.state) {
-                    *last = Some(job.state);
-                    out.say(&headline(job, training));
+                let line = headline(job, training);
+                let due = last.as_ref().is_none_or(|(state, shown, at)| {
+                    *state != job.state || (*shown != line && at.elapsed() >= LINE_EVERY)
+                });
+                if due {
+                    out.say(&line);
+                    *last = Some((job.state, line, Instant::now()));
                 }
             }
         }

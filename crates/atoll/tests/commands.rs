@@ -1,0 +1,295 @@
+//! The binary as a user meets it: help texts, exit statuses, and words for every bad input that needs no network.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use expect_test::{Expect, expect, expect_file};
+
+fn atoll(home: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_atoll"))
+        .args(arguments)
+        .env_clear()
+        .env("ATOLL_HOME", home)
+        .env("COLUMNS", "100")
+        .output()
+        .unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// Runs a command that fails: its status and its words, with the folder's name taken out.
+fn failed(home: &Path, arguments: &[&str], status: i32, words: Expect) {
+    let output = atoll(home, arguments);
+    assert!(output.stdout.is_empty(), "{arguments:?} wrote to stdout");
+    words.assert_eq(&text(&output.stderr).replace(home.to_str().unwrap(), "HOME"));
+    assert_eq!(output.status.code(), Some(status), "{arguments:?}");
+}
+
+fn job_folder(home: &Path, manifest: &str) -> String {
+    let folder = home.join("job");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("atoll.toml"), manifest).unwrap();
+    fs::write(folder.join("train.py"), "print(1)").unwrap();
+    folder.to_str().unwrap().to_owned()
+}
+
+const MANIFEST: &str =
+    "[job]\nentry = \"python train.py\"\nmodel = \"cpu\"\npack = \"ray-torch\"\nmax_price = \"0.20\"\n";
+
+#[test]
+fn help_texts_are_what_they_were() {
+    let home = tempfile::tempdir().unwrap();
+    let commands: [&[&str]; 12] = [
+        &[],
+        &["dev"],
+        &["server"],
+        &["worker", "join"],
+        &["admin", "key", "create"],
+        &["login"],
+        &["job"],
+        &["job", "submit"],
+        &["logs"],
+        &["receipt", "show"],
+        &["receipt", "verify"],
+        &["wallet"],
+    ];
+    let mut all = String::new();
+    for command in commands {
+        let output = atoll(home.path(), &[command, &["--help"]].concat());
+        assert!(output.status.success(), "{command:?}");
+        all.push_str(&format!("$ atoll {} --help\n{}\n", command.join(" "), text(&output.stdout)));
+    }
+    expect_file!["help.txt"].assert_eq(&all);
+}
+
+#[test]
+fn every_command_of_a_user_has_an_example() {
+    let home = tempfile::tempdir().unwrap();
+    for command in [
+        "dev",
+        "server",
+        "worker join",
+        "worker run",
+        "worker doctor",
+        "admin key create",
+        "completions",
+        "login",
+        "gpu list",
+        "job submit",
+        "job list",
+        "job show",
+        "job events",
+        "job watch",
+        "job stop",
+        "logs",
+        "cluster list",
+        "cluster show",
+        "receipt show",
+        "receipt verify",
+        "wallet show",
+        "wallet new",
+        "key show",
+    ] {
+        let arguments: Vec<&str> = command.split(' ').chain(["--help"]).collect();
+        let help = text(&atoll(home.path(), &arguments).stdout);
+        assert!(help.contains("Example"), "{command}: {help}");
+        assert!(help.contains("--json"), "{command}: {help}");
+    }
+}
+
+#[test]
+fn completions_are_scripts() {
+    let home = tempfile::tempdir().unwrap();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = text(&atoll(home.path(), &["completions", shell]).stdout);
+        assert!(script.contains("atoll") && script.contains("submit"), "{shell}");
+        assert!(!script.contains("pod-supervisor"), "{shell} offers a hidden role");
+    }
+}
+
+#[test]
+fn without_a_profile_the_next_step_is_named() {
+    let home = tempfile::tempdir().unwrap();
+    failed(
+        home.path(),
+        &["job", "list"],
+        2,
+        expect![[r#"
+        error: there is no profile at HOME/profile.toml (No such file or directory (os error 2)); write one with `atoll login`, or name another folder with ATOLL_HOME (`atoll dev` prints its own)
+    "#]],
+    );
+    failed(
+        home.path(),
+        &["job", "list", "--json"],
+        2,
+        expect![[r#"
+        {"error":{"code":"profile","exit":2,"message":"there is no profile at HOME/profile.toml (No such file or directory (os error 2)); write one with `atoll login`, or name another folder with ATOLL_HOME (`atoll dev` prints its own)","refusals":[]}}
+    "#]],
+    );
+}
+
+#[test]
+fn a_bad_folder_is_refused_before_anything_else() {
+    let home = tempfile::tempdir().unwrap();
+    let submit = |manifest: &str, flags: &[&str], words: Expect| {
+        let folder = job_folder(home.path(), manifest);
+        failed(home.path(), &[&["job", "submit", &folder], flags].concat(), 2, words);
+    };
+    submit(
+        &MANIFEST.replace("[job]", "[job"),
+        &[],
+        expect![[r#"
+        error: atoll.toml:1:5: unclosed table, expected `]`; the file must be TOML, for example `devices = 3`
+    "#]],
+    );
+    submit(
+        MANIFEST,
+        &["--devices", "0"],
+        expect![[r#"
+        error: --devices: devices `0` must be a whole number from 1 to 10000
+    "#]],
+    );
+    submit(
+        MANIFEST,
+        &["--devices", "1000000000"],
+        expect![[r#"
+        error: --devices: devices `1000000000` must be a whole number from 1 to 10000
+    "#]],
+    );
+    submit(
+        MANIFEST,
+        &["--max-price", "-1"],
+        expect![[r#"
+        error: --max-price: `-1` is not a price: write US dollars per device-hour, for example 0.05 or 2.20
+    "#]],
+    );
+    submit(
+        MANIFEST,
+        &["--max-price", "1e30"],
+        expect![[r#"
+        error: --max-price: `1e30` is not a price: write US dollars per device-hour, for example 0.05 or 2.20
+    "#]],
+    );
+    submit(
+        MANIFEST,
+        &["--max-hours", "-3"],
+        expect![[r#"
+        error: --max-hours: max_hours `-3` must be above 0 and at most 720, with at most 6 digits after the point, for example 0.5
+    "#]],
+    );
+    submit(
+        &MANIFEST.replace("entry", "entri"),
+        &[],
+        expect![[r#"
+        error: atoll.toml:2:1: unknown field `entri`, expected one of `name`, `entry`, `devices`, `model`, `pack`, `checkpoints`, `max_price`, `max_hours`, `env`
+    "#]],
+    );
+    failed(
+        home.path(),
+        &["job", "submit", "/nowhere"],
+        2,
+        expect![[r#"
+        error: cannot read the folder /nowhere: No such file or directory (os error 2); check the path and your rights to it
+    "#]],
+    );
+    failed(
+        home.path(),
+        &["job", "submit", "/etc/hostname"],
+        2,
+        expect![[r#"
+        error: /etc/hostname is not a folder: give the folder that holds the job's code
+    "#]],
+    );
+}
+
+#[test]
+fn a_link_out_of_the_folder_is_never_sent() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = job_folder(home.path(), MANIFEST);
+    std::os::unix::fs::symlink("/etc/passwd", Path::new(&folder).join("data")).unwrap();
+    failed(
+        home.path(),
+        &["job", "submit", &folder],
+        2,
+        expect![[r#"
+        error: data: it is a link out of the folder, to /etc/passwd; move it out of the job's folder
+    "#]],
+    );
+}
+
+#[test]
+fn a_silent_server_or_chain_is_unreachable() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = job_folder(home.path(), MANIFEST);
+    let made = atoll(home.path(), &["wallet", "new", home.path().join("wallet.json").to_str().unwrap()]);
+    assert!(made.status.success());
+    let again = atoll(home.path(), &["wallet", "new", home.path().join("wallet.json").to_str().unwrap()]);
+    assert_eq!(again.status.code(), Some(2), "a wallet is never overwritten");
+    fs::write(home.path().join("cert.pem"), CERTIFICATE).unwrap();
+    // Port 1 of the loopback: nobody listens there.
+    let profile = format!(
+        "server = \"https://127.0.0.1:1\"\nca = \"cert.pem\"\napi_key = \"k\"\nwallet = \"wallet.json\"\nrpc = \"http://127.0.0.1:1\"\nnetwork_root = \"{}\"\n",
+        "0".repeat(64)
+    );
+    fs::write(home.path().join("profile.toml"), &profile).unwrap();
+    fs::set_permissions(home.path().join("profile.toml"), fs::Permissions::from_mode(0o600)).unwrap();
+    for command in [&["job", "list"][..], &["wallet", "show"], &["job", "submit", &folder, "--yes"]] {
+        let output = atoll(home.path(), command);
+        assert_eq!(output.status.code(), Some(4), "{command:?}: {}", text(&output.stderr));
+    }
+    assert!(!home.path().join("pending").exists(), "nothing was signed, so nothing is kept");
+    fs::set_permissions(home.path().join("profile.toml"), fs::Permissions::from_mode(0o644)).unwrap();
+    failed(
+        home.path(),
+        &["job", "list"],
+        2,
+        expect![[r#"
+        error: the profile HOME/profile.toml holds an API key and others may read it (mode 644); run `chmod 600 HOME/profile.toml`
+    "#]],
+    );
+}
+
+#[test]
+fn what_is_no_receipt_is_not_valid() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("receipt.json");
+    let root = "0".repeat(64);
+    let arguments = ["receipt", "verify", file.to_str().unwrap(), "--network-root", &root];
+    failed(
+        home.path(),
+        &arguments,
+        2,
+        expect![[r#"
+        error: cannot read HOME/receipt.json: No such file or directory (os error 2); give a receipt's file, or keep one with `atoll receipt show JOB --output FILE`
+    "#]],
+    );
+    fs::write(&file, "{\"body\": \"{}\"}").unwrap();
+    failed(
+        home.path(),
+        &arguments,
+        6,
+        expect![[r#"
+        error: the receipt is NOT valid: HOME/receipt.json: not a receipt of version 1: missing field `signer` at line 1 column 14
+    "#]],
+    );
+    let unsigned = format!(r#"{{"body": "{{}}", "signer": "{}", "signature": "{}"}}"#, "1".repeat(32), "1".repeat(64));
+    fs::write(&file, unsigned).unwrap();
+    failed(home.path(), &arguments, 6, expect![[r#"
+        error: the receipt is NOT valid: the receipt's signature does not fit its body: the signature does not match key 11111111111111111111111111111111
+    "#]]);
+    // Without a flag and without a profile there is no root to start from.
+    failed(
+        home.path(),
+        &["receipt", "verify", file.to_str().unwrap()],
+        2,
+        expect![[r#"
+            error: no network root to start from: give --network-root HEX (there is no profile at HOME/profile.toml (No such file or directory (os error 2)); write one with `atoll login`, or name another folder with ATOLL_HOME (`atoll dev` prints its own))
+        "#]],
+    );
+}
+
+const CERTIFICATE: &str = include_str!("cert.pem");
