@@ -89,7 +89,7 @@ fn a_lost_worker_is_released_and_replaced() {
     world.must(&party.post(2));
     world.must(&party.fill(0, 0, &[0b11]));
     world.wait(30);
-    world.refused(&party.release(world.node, 0, Reason::Done, 1, &[1]), Error::NotAuthorised);
+    world.refused(&party.release(party.supplier, 0, Reason::Done, 1, &[1]), Error::NotAuthorised);
     world.must(&party.release(world.node, 0, Reason::Lost, 1, &[1]));
     world.refused(&party.release(world.node, 0, Reason::Lost, 1, &[1]), Error::LeaseSlotsWrong);
     world.refused(&party.fill(1, 1, &[1]), Error::SlotSuspended);
@@ -98,10 +98,11 @@ fn a_lost_worker_is_released_and_replaced() {
     let refill: Lease = world.read(party.lease(1));
     assert_eq!((refill.start, refill.end), (START + 35, START + i64::from(DURATION_S)));
 
-    // The job is done early: the renter says so, and each is paid for what it served.
+    // The job is done early: the renter says so, or in its absence the solver that it named; each is paid for what it
+    // served.
     world.wait(40);
-    for (n, slot) in [(0, 0), (1, 2)] {
-        world.must(&party.release(party.renter, n, Reason::Done, slot, &[1]));
+    for (who, n, slot) in [(party.renter, 0, 0), (world.node, 1, 2)] {
+        world.must(&party.release(who, n, Reason::Done, slot, &[1]));
     }
     let tree = world.attest(&[leaf(party.lease(0), 75 + 29, START + 75), leaf(party.lease(1), 40, START + 75)]);
     for n in 0..2 {

@@ -235,13 +235,12 @@ fn releases_belong_to_those_with_the_right() {
         (stranger, Reason::Leave),
         (stranger, Reason::Expired),
         (party.node, Reason::Leave),
-        (party.node, Reason::Done),
         (party.supplier, Reason::Lost),
         (party.supplier, Reason::Done),
         (party.renter, Reason::Leave),
         (party.devices[0], Reason::Leave),
     ] {
-        let slot = if who == party.devices[0] { 1 } else { 0 };
+        let slot = u16::from(who == party.devices[0]);
         world.refused(&party.release(who, 0, reason, slot, &[1]), Error::NotAuthorised);
     }
     world.refused(&party.release(party.devices[0], 0, Reason::Leave, 0, &[0b11]), Error::NotAuthorised);

@@ -14,10 +14,10 @@ use atoll_domain::lease::ReleaseReason;
 use atoll_domain::money::UsdMicrosPerHour;
 use atoll_domain::placement::Plan;
 use atoll_domain::worker::{Offer, SlotRef};
-use atoll_interface::fill::{Slots, bit};
+use atoll_interface::fill::bit;
 use atoll_interface::layout::{
-    Catalogue, Config, FEED_OPERATOR, FleetPage, GpuModel, Kind, Lease, MODEL_CPU, Order, PriceFeed, Record, SLOT_DRAINING,
-    SLOT_SUSPENDED, SLOT_USED, Slot, TIER_ENTERPRISE, Table,
+    Catalogue, Config, FEED_OPERATOR, FleetPage, GpuModel, Kind, Lease, MODEL_CPU, Order, PriceFeed, Record,
+    SLOT_DRAINING, SLOT_SUSPENDED, SLOT_USED, Slot, TIER_ENTERPRISE, Table,
 };
 use atoll_interface::settlement::Reason;
 use atoll_interface::{Hashes, NO_ADDRESS, instruction as ix, seeds};
@@ -31,6 +31,9 @@ use crate::store::rows::{ChainTx, ChainTxState, Epoch, EpochLeaf, Job, OrderTerm
 const CONFIRM_WAIT: Duration = Duration::from_secs(3);
 /// After this long without a trace of the renter's transaction its blockhash is asked about: 150 slots are 60 s.
 const RENTERS_TX_LIFE: Duration = Duration::from_secs(60);
+
+/// The last valid height of a transaction that somebody else signed: the store's largest number.
+const HEIGHT_UNKNOWN: u64 = i64::MAX.cast_unsigned();
 
 /// What became of a transaction so far.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -260,7 +263,10 @@ fn models(found: &Account) -> Vec<CatalogueModel> {
         let text: Vec<u8> = row.name.iter().copied().take_while(|&byte| byte != 0).collect();
         String::from_utf8_lossy(&text).into_owned()
     };
-    rows::<Catalogue>(found).iter().map(|row| CatalogueModel { id: row.id, name: name(row), class: class(row) }).collect()
+    rows::<Catalogue>(found)
+        .iter()
+        .map(|row| CatalogueModel { id: row.id, name: name(row), class: class(row) })
+        .collect()
 }
 
 fn offers(found: &Account, models: &[CatalogueModel]) -> Vec<(WorkerId, Offer)> {
@@ -292,9 +298,8 @@ pub fn groups(market: &MarketView, plan: &Plan) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     for placed in &plan.placed {
         let Some(offer) = market.offers.get(&placed.worker) else { continue };
-        let same = |group: &&mut Group| {
-            group.page == offer.at.page && group.mask == placed.mask && group.ask == offer.ask
-        };
+        let same =
+            |group: &&mut Group| group.page == offer.at.page && group.mask == placed.mask && group.ask == offer.ask;
         let member = (offer.at.slot, placed.worker);
         match groups.iter_mut().find(same) {
             Some(group) => group.slots.push(member),
@@ -312,7 +317,10 @@ pub fn groups(market: &MarketView, plan: &Plan) -> Vec<Group> {
 
 // Asking.
 
-fn instruction(metas: &[ix::Meta], data: Result<atoll_interface::Data, atoll_interface::Error>) -> anyhow::Result<Instruction> {
+fn instruction(
+    metas: &[ix::Meta],
+    data: Result<atoll_interface::Data, atoll_interface::Error>,
+) -> anyhow::Result<Instruction> {
     let data = data.map_err(|error| anyhow::anyhow!("an instruction does not fit: {}", error.words()))?;
     let account = |meta: &ix::Meta| transaction::AccountMeta {
         address: atoll_chain::Address(meta.address),
@@ -543,7 +551,7 @@ pub async fn send_renters(control: &Control, job: &Job) -> anyhow::Result<Sent> 
     let transaction = SignedTransaction::from_bytes(job.order_tx.clone())?;
     let key = format!("post_order/{}", job.order);
     if control.store.chain_tx(&key).await?.is_none() {
-        let row = row(control, key, Some(job), &transaction, u64::MAX);
+        let row = row(control, key, Some(job), &transaction, HEIGHT_UNKNOWN);
         control.store.chain_tx_put(&row).await?;
     }
     let signature = transaction.signature();
@@ -563,7 +571,13 @@ pub async fn send_renters(control: &Control, job: &Job) -> anyhow::Result<Sent> 
     Ok(sent)
 }
 
-fn row(control: &Control, key: String, job: Option<&Job>, transaction: &SignedTransaction, last_valid_height: u64) -> ChainTx {
+fn row(
+    control: &Control,
+    key: String,
+    job: Option<&Job>,
+    transaction: &SignedTransaction,
+    last_valid_height: u64,
+) -> ChainTx {
     ChainTx {
         key,
         job: job.map(|job| job.id),
@@ -635,6 +649,7 @@ async fn submit(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use atoll_interface::fill::Slots;
 
     #[test]
     fn bitmaps_name_their_slots() {

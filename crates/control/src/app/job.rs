@@ -49,7 +49,8 @@ pub async fn change_with(
     let at = control.now();
     if now.state != job.now.state {
         now.since = at;
-        let message = if now.reason.is_empty() { now.state.to_string() } else { format!("{}: {}", now.state, now.reason) };
+        let message =
+            if now.reason.is_empty() { now.state.to_string() } else { format!("{}: {}", now.state, now.reason) };
         events.push(event(at, "state", message, &[("state", now.state.to_string())]));
         tracing::info!(job = %job.id, from = %job.now.state, to = %now.state, reason = now.reason, "job changed state");
     }

@@ -91,7 +91,8 @@ impl Reconciler for Epochs {
         if let Some(latest) = &latest {
             chain::post_epoch(&self.control, latest).await?;
         }
-        let Some(over) = epoch_at(now, market.network.epoch_zero, market.network.epoch_s).and_then(|at| at.checked_sub(1))
+        let Some(over) =
+            epoch_at(now, market.network.epoch_zero, market.network.epoch_s).and_then(|at| at.checked_sub(1))
         else {
             return Ok(());
         };

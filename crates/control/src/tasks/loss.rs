@@ -40,7 +40,8 @@ impl Losses {
             return Ok(());
         }
         let pods = control.store.pods_of(found.id).await?;
-        let is_news = |pod: &&Pod| pod.fence == found.now.fence && pod.state.is_over() && !found.now.gone.contains(&pod.id);
+        let is_news =
+            |pod: &&Pod| pod.fence == found.now.fence && pod.state.is_over() && !found.now.gone.contains(&pod.id);
         let gone: Vec<&Pod> = pods.iter().filter(is_news).collect();
         if gone.is_empty() {
             return Ok(());
@@ -77,7 +78,8 @@ impl Losses {
             return Ok(());
         }
         let reason = format!("was out of touch for {} s", LOST_AFTER.as_secs());
-        let fields = [("worker", pod.worker.to_string()), ("pod", pod.id.to_string()), ("lease", pod.lease.to_string())];
+        let fields =
+            [("worker", pod.worker.to_string()), ("pod", pod.id.to_string()), ("lease", pod.lease.to_string())];
         let told = job::event(now, "lost", format!("{} {reason}", pod.worker), &fields);
         let change = PodChange { state: Some(PodState::Lost), reason: Some(reason), ..PodChange::default() };
         if control.store.pod_change(pod.id, &change, &[told]).await? {

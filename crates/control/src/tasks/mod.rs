@@ -68,7 +68,11 @@ impl Starter<'_> {
             loop {
                 signals.mark_unchanged();
                 if let Err(error) = reconciler.run().await {
-                    tracing::warn!(reconciler = R::NAME, error = format!("{error:#}"), "a run failed; the next one retries");
+                    tracing::warn!(
+                        reconciler = R::NAME,
+                        error = format!("{error:#}"),
+                        "a run failed; the next one retries"
+                    );
                 }
                 tokio::select! {
                     biased;

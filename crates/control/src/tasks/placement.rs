@@ -98,7 +98,8 @@ impl Placements {
             return self.nobody(job, &plan, problem.devices).await;
         }
         let until = self.control.now().after(RESERVED_FOR);
-        let reserve = |p: &atoll_domain::placement::Placed| Reservation { job: job.id, worker: p.worker, mask: p.mask, until };
+        let reserve =
+            |p: &atoll_domain::placement::Placed| Reservation { job: job.id, worker: p.worker, mask: p.mask, until };
         let reservations: Vec<Reservation> = plan.placed.iter().map(reserve).collect();
         match self.control.store.devices_reserve(&reservations, self.control.now()).await {
             Ok(()) => {}

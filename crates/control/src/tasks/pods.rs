@@ -55,7 +55,8 @@ impl Pods {
         let mut added = Vec::new();
         for slot in missing {
             let Some(index) = OverlayIndex::new(now.next_index) else {
-                job::end(&self.control, job, JobOutcome::Failed, "the cluster has used up its overlay addresses").await?;
+                job::end(&self.control, job, JobOutcome::Failed, "the cluster has used up its overlay addresses")
+                    .await?;
                 return Ok(());
             };
             now.next_index += 1;
@@ -73,7 +74,8 @@ impl Pods {
         let mut events = Vec::new();
         for pod in &added {
             commands.push(self.start_command(job, spec, pod, head_index, total)?);
-            let fields = [("pod", pod.id.to_string()), ("worker", pod.worker.to_string()), ("lease", pod.lease.to_string())];
+            let fields =
+                [("pod", pod.id.to_string()), ("worker", pod.worker.to_string()), ("lease", pod.lease.to_string())];
             let message = format!("{} prepares pod {} ({})", pod.worker, pod.index.address(), pod.role.word());
             events.push(job::event(self.control.now(), "pod", message, &fields));
         }
@@ -197,7 +199,14 @@ fn missing(job: &Job, slots: &[LiveSlot], pods: &[Pod]) -> Vec<LiveSlot> {
 }
 
 /// The environment that the control plane adds to the specification's; its contract is in `docs/environments.md`.
-fn pod_env(job: &Job, spec: &JobSpec, pod: &Pod, head: OverlayIndex, world: usize, token: String) -> HashMap<String, String> {
+fn pod_env(
+    job: &Job,
+    spec: &JobSpec,
+    pod: &Pod,
+    head: OverlayIndex,
+    world: usize,
+    token: String,
+) -> HashMap<String, String> {
     HashMap::from(
         [
             ("ATOLL_TOKEN", token),

@@ -51,7 +51,8 @@ impl Runtimes {
             job::end(&self.control, &found, JobOutcome::Stopped, "stopped by its renter").await?;
             return Ok(());
         }
-        let Some(head) = pods.iter().find(|pod| Some(pod.id) == found.now.head && pod.state == PodState::Running) else {
+        let Some(head) = pods.iter().find(|pod| Some(pod.id) == found.now.head && pod.state == PodState::Running)
+        else {
             return self.too_long(&found).await;
         };
         match found.now.state {
@@ -106,9 +107,12 @@ impl Runtimes {
     async fn submit(&self, found: &Job, spec: &JobSpec, head: &Pod, world: usize) -> anyhow::Result<()> {
         let attempt = found.now.attempt + 1;
         let name = submission_name(found.id, attempt);
-        let told = job::event(self.control.now(), "attempt", format!("starts the command, attempt {attempt}"), &[
-            ("attempt", attempt.to_string()),
-        ]);
+        let told = job::event(
+            self.control.now(),
+            "attempt",
+            format!("starts the command, attempt {attempt}"),
+            &[("attempt", attempt.to_string())],
+        );
         let changed = job::change_with(
             &self.control,
             found,
@@ -233,6 +237,8 @@ fn entry(spec: &JobSpec) -> String {
 fn attempt_env(spec: &JobSpec, attempt: u32, world: usize) -> BTreeMap<String, String> {
     let mut env = spec.env.clone();
     env.insert("ATOLL_ATTEMPT".into(), attempt.to_string());
+    // Ray's own processes warn that the internet is away, into the job's output; there is none by design.
+    env.insert("RAY_BACKEND_LOG_LEVEL".into(), "error".into());
     env.insert("ATOLL_WORLD".into(), world.to_string());
     env
 }

@@ -72,13 +72,7 @@ impl Settlements {
         Ok(changed)
     }
 
-    async fn record(
-        &self,
-        job: &Job,
-        order: &Order,
-        address: &Address,
-        lease: &Lease,
-    ) -> anyhow::Result<LeaseRecord> {
+    async fn record(&self, job: &Job, order: &Order, address: &Address, lease: &Lease) -> anyhow::Result<LeaseRecord> {
         let pods = self.control.store.pods_of(job.id).await?;
         let pods: Vec<&Pod> = pods.iter().filter(|pod| pod.lease == *address).collect();
         let epoch = self.control.store.epoch_with_lease(address).await?;
@@ -117,9 +111,9 @@ impl Settlements {
         let Some(order) = chain::order(control, &found.order).await? else { return self.finish(&found).await };
         if order.devices_live > 0 {
             for slot in chain::live_slots(control, &found).await? {
-                let lost = all.iter().any(|pod| {
-                    pod.lease == slot.lease && pod.at == slot.at && found.now.gone.contains(&pod.id)
-                });
+                let lost = all
+                    .iter()
+                    .any(|pod| pod.lease == slot.lease && pod.at == slot.at && found.now.gone.contains(&pod.id));
                 let reason = if lost { ReleaseReason::Lost } else { ReleaseReason::Done };
                 chain::release(control, &found, &slot, reason).await?;
             }

@@ -40,7 +40,7 @@ pub(crate) fn run(cx: &mut Cx<'_>) -> Outcome {
         Reason::Leave | Reason::Reclaim if by_supplier => Releaser::Supplier,
         Reason::Leave | Reason::Reclaim if is_device(&authority, rows, slots)? => Releaser::Device,
         Reason::Lost | Reason::Done if by_renter => Releaser::Renter,
-        Reason::Lost if authority::is_solver(&order, authority.address().as_array()) => Releaser::Solver,
+        Reason::Lost | Reason::Done if authority::is_solver(&order, authority.address().as_array()) => Releaser::Solver,
         _ => return Err(Error::NotAuthorised.into()),
     };
     releaser.check(reason, &order, now)?;
