@@ -1,5 +1,7 @@
 //! The binary as a user meets it: help texts, exit statuses, and words for every bad input that needs no network.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -278,9 +280,14 @@ fn what_is_no_receipt_is_not_valid() {
     );
     let unsigned = format!(r#"{{"body": "{{}}", "signer": "{}", "signature": "{}"}}"#, "1".repeat(32), "1".repeat(64));
     fs::write(&file, unsigned).unwrap();
-    failed(home.path(), &arguments, 6, expect![[r#"
+    failed(
+        home.path(),
+        &arguments,
+        6,
+        expect![[r#"
         error: the receipt is NOT valid: the receipt's signature does not fit its body: the signature does not match key 11111111111111111111111111111111
-    "#]]);
+    "#]],
+    );
     // Without a flag and without a profile there is no root to start from.
     failed(
         home.path(),

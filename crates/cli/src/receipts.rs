@@ -112,13 +112,14 @@ pub fn text(body: &ReceiptBody) -> String {
         })
         .collect();
     let resumed = result.resumed_from_step.map_or_else(String::new, |step| format!(", resumed from step {step}"));
+    let reason =
+        if result.reason.is_empty() { String::new() } else { format!("\n          {}", plain(&result.reason)) };
     let money = &body.money;
     format!(
-        "job       {}  {}  ({} attempt(s){resumed})\n          {}\nchecked   {}\nserved\n{}\nescrow    {}\npaid      {}\nrefunded  {}\nfees      {}  (burned {})",
+        "job       {}  {}  ({} attempt(s){resumed}){reason}\nchecked   {}\nserved\n{}\nescrow    {}\npaid      {}\nrefunded  {}\nfees      {}  (burned {})",
         result.job,
         result.state.word(),
         result.attempts,
-        plain(&result.reason),
         plain(&result.checked),
         table(&["LEASE", "KIND", "WORKER", "ASK", "SERVED", "END"], &rows),
         money.escrow,
