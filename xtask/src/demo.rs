@@ -28,12 +28,21 @@ pub(crate) struct Arguments {
     /// Leave the network up
     #[arg(long)]
     keep: bool,
+    /// Play with this binary instead of building one in release
+    #[arg(long, value_name = "FILE")]
+    binary: Option<PathBuf>,
 }
 
 pub(crate) fn run(arguments: &Arguments, repository: &Path) -> Result<()> {
     setup::ensure(Purpose::Demo, Consent::new(arguments.yes), repository)?;
-    command(repository, "cargo", &["build", "--locked", "--release", "-p", "atoll"])?;
-    let summary = play(repository, &repository.join("target/release/atoll"), arguments.keep)?;
+    let binary = match &arguments.binary {
+        Some(binary) => binary.clone(),
+        None => {
+            command(repository, "cargo", &["build", "--locked", "--release", "-p", "atoll"])?;
+            repository.join("target/release/atoll")
+        }
+    };
+    let summary = play(repository, &binary, arguments.keep)?;
     ensure!(summary["conserved"] == true && summary["state"] == "succeeded", "not everything held");
     Ok(())
 }

@@ -46,8 +46,8 @@ mod tests {
     use super::*;
     use atoll_domain::key::PublicKey;
     use atoll_domain::time::UnixMs;
-    use atoll_interface::merkle::root_of_path;
     use atoll_interface::Hashes;
+    use atoll_interface::merkle::root_of_path;
 
     #[test]
     fn every_leaf_leads_to_the_root() {

@@ -103,7 +103,10 @@ impl Placements {
         let reservations: Vec<Reservation> = plan.placed.iter().map(reserve).collect();
         match self.control.store.devices_reserve(&reservations, self.control.now()).await {
             Ok(()) => {}
-            Err(StoreError::Conflict { .. }) => return Ok(self.control.wake.signal()),
+            Err(StoreError::Conflict { .. }) => {
+                self.control.wake.signal();
+                return Ok(());
+            }
             Err(error) => return Err(error.into()),
         }
         for group in chain::groups(&market, &plan) {
