@@ -8,7 +8,7 @@
 //! `withdraw_owed` and `close_lease` pays a supplier, and only to a token account of its wallet. Refunds go to the wallet
 //! or the budget that paid.
 //!
-//! The bytes come from `cargo xtask program build`; the target's traps are in `docs/decisions/program-toolchain.md`.
+//! The bytes come from `cargo xtask program build`; the target's traps are in `docs/decisions/0002-program-toolchain.md`.
 #![cfg_attr(target_arch = "bpf", no_std)]
 
 mod entrypoint;

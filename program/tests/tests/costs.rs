@@ -1,6 +1,6 @@
 //! Compute units and bytes of every instruction, against a golden table.
 //!
-//! `ATOLL_BLESS=1` writes the table anew. A change shows up here first; the bars of `docs/decisions/program-toolchain.md`
+//! `ATOLL_BLESS=1` writes the table anew. A change shows up here first; the bars of `docs/decisions/0002-program-toolchain.md`
 //! are asserted besides.
 
 use atoll_interface::{

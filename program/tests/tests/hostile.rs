@@ -4,7 +4,7 @@
 //! without being kept, and must be refused; then the call itself must go through.
 
 use atoll_interface::{
-    ATL, Error, SYSTEM_PROGRAM_ID, TOKEN_PROGRAM_ID,
+    ATL, Address, Error, SYSTEM_PROGRAM_ID, TOKEN_PROGRAM_ID,
     instruction::{self as ix, TABLE},
     settlement::Reason,
 };
@@ -30,6 +30,8 @@ struct Script {
     world: World,
     covered: BTreeSet<&'static str>,
     tried: usize,
+    /// The first party's order and budget.
+    owners: [Address; 2],
 }
 
 impl Script {
@@ -87,7 +89,18 @@ impl Script {
         let stranger = self.world.key("stranger");
         let fake_token = sha256(&[b"fake token"]);
         self.world.token(fake_token, stranger, ATL);
-        let candidates = [other.metas[index].address, stranger, fake_token, sha256(&[b"nowhere"])];
+        // A token account that belongs to the order, or to the budget, and is not its vault.
+        let false_vaults = [sha256(&[b"of the order"]), sha256(&[b"of the budget"])];
+        for (at, owner) in false_vaults.into_iter().zip(self.owners) {
+            self.world.token(at, owner, 1_000 * ATL);
+        }
+        let [of_order, of_budget] = false_vaults;
+        // The same bytes, but another program's.
+        let forged = sha256(&[b"forged"]);
+        let bytes = self.world.data(call.metas[index].address).unwrap_or_default();
+        self.world.put(forged, sha256(&[b"another program"]), bytes);
+        let other = other.metas[index].address;
+        let candidates = [other, stranger, fake_token, sha256(&[b"nowhere"]), of_order, of_budget, forged];
         for (which, address) in candidates.into_iter().enumerate() {
             let mut call = call.clone();
             if call.metas[index].address == address || FREE.contains(&(call.name, index)) {
@@ -96,7 +109,6 @@ impl Script {
             if call.metas[index].signer && which > 1 {
                 continue;
             }
-            // Where the same account stands twice by design, both are swapped.
             call.metas[index].address = address;
             self.refused(&call, &format!("account {index} swapped ({which})"));
         }
@@ -140,7 +152,8 @@ impl Script {
 fn no_signer_no_account_no_byte_can_be_another() {
     let mut world = World::new();
     let (a, b) = (Party::new(&mut world, "a"), Party::new(&mut world, "b"));
-    let mut script = Script { world, covered: BTreeSet::new(), tried: 0 };
+    let owners = [a.order(), a.budget()];
+    let mut script = Script { world, covered: BTreeSet::new(), tried: 0, owners };
     script.step(&a.register(0), &b.register(0));
     script.step(&a.register(1), &b.register(1));
     script.step(&a.stake(STAKE), &b.stake(STAKE));

@@ -132,7 +132,7 @@ fn explain(said: &str) -> &'static str {
     } else if said.contains("Looks like the BPF stack limit is exceeded") || said.contains("stack frame") {
         "A function's frame is above 4 KiB: split it, or borrow instead of copying."
     } else {
-        "docs/decisions/program-toolchain.md lists what this target cannot do."
+        "docs/decisions/0002-program-toolchain.md lists what this target cannot do."
     }
 }
 

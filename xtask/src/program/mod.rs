@@ -2,7 +2,7 @@
 //!
 //! `build` compiles `program/market` (and the conformance program, which proves the toolchain) to SBF, runs the guard over
 //! what the linker made, and writes `program/*.so` with their hashes and pins. `check` says whether the committed bytes
-//! are those of the committed sources. Why the toolchain is what it is: docs/decisions/program-toolchain.md.
+//! are those of the committed sources. Why the toolchain is what it is: docs/decisions/0002-program-toolchain.md.
 
 mod build;
 mod guard;

@@ -2,7 +2,7 @@
 //!
 //! The linker of this target can drop a syscall's arguments without a word. A test runs these operations in litesvm and
 //! compares what they wrote with what was to be written. The features `trap-*` plant the target's traps one by one; the
-//! build guard's fixtures are made from them (docs/decisions/program-toolchain.md).
+//! build guard's fixtures are made from them (docs/decisions/0002-program-toolchain.md).
 #![cfg_attr(target_arch = "bpf", no_std)]
 
 use pinocchio::{
