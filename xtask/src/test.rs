@@ -91,7 +91,8 @@ pub(crate) fn command(repository: &Path, program: &str, arguments: &[&str]) -> R
 
 /// Unit and property tests, the rules of the repository, the chain, and everything else that needs only Cargo.
 fn rust(repository: &Path) -> Result<()> {
-    command(repository, "cargo", &["test", "--locked", "--workspace", "--exclude", "atoll-control"])?;
+    let elsewhere = ["--exclude", "atoll-control", "--exclude", "atoll-market-tests"];
+    command(repository, "cargo", &[&["test", "--locked", "--workspace"], &elsewhere[..]].concat())?;
     command(repository, "cargo", &["test", "--locked", "-p", "atoll-control", "--lib", "--test", "it"])
 }
 
@@ -106,7 +107,7 @@ fn python(repository: &Path) -> Result<()> {
 
 /// The market program's real bytes in litesvm.
 fn program(repository: &Path) -> Result<()> {
-    command(repository, "cargo", &["test", "--locked", "--manifest-path", "program/market/Cargo.toml"])
+    command(repository, "cargo", &["test", "--locked", "-p", "atoll-market-tests"])
 }
 
 /// Both store engines, against a private PostgreSQL.
