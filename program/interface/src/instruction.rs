@@ -548,11 +548,11 @@ instructions! {
         = TOKEN_PROGRAM_ID,
     }
 
-    /// Refunds the rest of the escrow and closes an order without open leases or uncollected fees: the renter at any time,
-    /// anyone once the order is over.
+    /// Refunds the rest of the escrow and closes an order without open leases or uncollected fees: the renter or a solver
+    /// of the order at any time, anyone once the order is over.
     15 CloseOrder {}
     CloseOrderAccounts {
-        /// The renter's wallet, the order's budget key, or anyone.
+        /// The renter's wallet, the order's budget key, a solver key of the order, or anyone.
         authority: signer,
         /// The order.
         order: writable,

@@ -176,14 +176,16 @@ impl Order {
         add(add(self.escrow, self.fees)?, self.owed)
     }
 
-    /// Whether close_order may refund and close: nothing is held any more, and the order is over or its renter asks.
+    /// Whether close_order may refund and close: nothing is held any more, and the order is over, or its renter or a solver
+    /// that the renter named asks. A solver can do no more harm with it than with [`Reason::Done`]: everything goes back
+    /// to the renter, who orders again.
     ///
     /// # Errors
     /// [`Error::OrderStillHeld`] otherwise.
-    pub fn check_close(&mut self, by_renter: bool, now: i64) -> Result<(), Error> {
+    pub fn check_close(&mut self, by_renter_or_solver: bool, now: i64) -> Result<(), Error> {
         self.ripen(now);
         let held = self.leases_open != 0 || self.fees != 0 || self.owed != 0;
-        if held || !(by_renter || self.is_stopped() || self.is_over(now)) { Err(Error::OrderStillHeld) } else { Ok(()) }
+        if held || !(by_renter_or_solver || self.is_stopped() || self.is_over(now)) { Err(Error::OrderStillHeld) } else { Ok(()) }
     }
 
     /// Whether a slot may serve this order at an ask of at most `ask_max`; `mask` are the devices asked of it.

@@ -149,6 +149,35 @@ fn an_order_that_never_fills_is_refunded() {
 }
 
 #[test]
+fn a_solver_closes_an_order_that_holds_nothing_long_before_its_end() {
+    let mut world = World::new();
+    let party = Party::ready(&mut world, "a", 1);
+    let stranger = world.key("stranger");
+    // The job ended with its only machine lost: nothing is leased, yet the order could be filled again for days.
+    world.must(&party.post(1));
+    world.must(&party.fill(0, 0, &[1]));
+    world.wait(30);
+    world.refused(&party.close_order(world.node), Error::OrderStillHeld);
+    world.must(&party.release(world.node, 0, Reason::Lost, 0, &[1]));
+    let tree = world.attest(&[leaf(party.lease(0), 20, START + 30)]);
+    world.must(&tree.settle(0, party.order()));
+    world.must(&party.close_lease(0));
+    world.refused(&party.close_order(world.node), Error::OrderStillHeld);
+    world.must(&party.collect());
+    world.refused(&party.close_order(stranger), Error::OrderStillHeld);
+    world.must(&party.close_order(world.node));
+    let pay = Pay::of(rate(ASK, FEED).unwrap(), 20, 25).unwrap();
+    assert_eq!(world.tokens(party.purse), PURSE - pay.renter().unwrap(), "the rest is the renter's again");
+
+    // The job was stopped before anything was filled.
+    let next = Party { nonce: 2, ..party };
+    world.must(&next.post(1));
+    world.refused(&next.close_order(stranger), Error::OrderStillHeld);
+    world.must(&next.close_order(world.node));
+    assert_eq!(world.tokens(next.purse), PURSE - pay.renter().unwrap());
+}
+
+#[test]
 fn the_minimum_at_fill_by_makes_an_order_active() {
     let mut world = World::new();
     let party = Party::ready(&mut world, "a", 2);

@@ -17,16 +17,17 @@ pub(crate) fn run(cx: &mut Cx<'_>) -> Outcome {
     let [authority, mut order, vault, refund, mut rent_payer, budget, _token] = cx.take(&CloseOrderAccounts::FLAGS)?;
     CloseOrder::decode(cx.fields)?;
     let now = now()?;
-    let by_renter = {
+    let by_renter_or_solver = {
         let own = *order.address().as_array();
         let order = account::view::<Order>(cx.program, &order)?;
         authority::expect_budget_place(&order, &own, &budget)?;
-        authority::is_renter(cx.program, &order, &authority, &budget, now)?
+        authority::is_solver(&order, authority.address().as_array())
+            || authority::is_renter(cx.program, &order, &authority, &budget, now)?
     };
     let order_address = *order.address().as_array();
     let seeds = {
         let mut order = account::view_mut::<Order>(cx.program, &mut order)?;
-        order.check_close(by_renter, now)?;
+        order.check_close(by_renter_or_solver, now)?;
         address::expect(&rent_payer, &order.rent_payer)?;
         address::expect_derived(cx.program, &vault, seeds::order_vault(&order_address), order.vault_bump)?;
         if address::same(&order.budget, &NO_ADDRESS) {
