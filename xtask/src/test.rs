@@ -39,6 +39,7 @@ const SUITES: &[Suite] = &[
     Suite { name: "program", slow: false, run: program },
     Suite { name: "store", slow: true, run: store },
     Suite { name: "pods", slow: true, run: pods },
+    Suite { name: "walk", slow: true, run: walk },
     Suite { name: "training", slow: true, run: training },
     Suite { name: "demo", slow: true, run: demo_suite },
 ];
@@ -122,6 +123,12 @@ fn store(repository: &Path) -> Result<()> {
 /// Real pods: namespaces, overlay, supervisor.
 fn pods(repository: &Path) -> Result<()> {
     command(repository, "cargo", &["test", "--locked", "-p", "atoll-worker", "--features", "pods", "--test", "pods"])
+}
+
+/// A whole network from outside: losses, re-attaching, isolation, bad input, both stores.
+fn walk(repository: &Path) -> Result<()> {
+    let cargo = ["test", "--locked", "-p", "atoll", "--features", "walk", "--test", "walk"];
+    command(repository, "cargo", &[&cargo[..], &["--", "--nocapture", "--test-threads=1"]].concat())
 }
 
 /// Real Ray and PyTorch on this host, killed and resumed.
