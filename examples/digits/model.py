@@ -34,7 +34,7 @@ class Settings:
 
     epochs: int = 60
     batch: int = 8
-    learning_rate: float = 0.05
+    learning_rate: float = 0.01
     momentum: float = 0.9
     seed: int = 2026
 
