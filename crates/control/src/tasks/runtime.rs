@@ -147,7 +147,11 @@ impl Runtimes {
             return Ok(());
         }
         let Some(name) = &job.now.submission else { anyhow::bail!("a running job without a submission") };
-        let submission = match self.ray(job, head).await?.submission(name).await {
+        let asked = match self.ray(job, head).await {
+            Ok(ray) => ray.submission(name).await,
+            Err(error) => Err(error),
+        };
+        let submission = match asked {
             Ok(Some(submission)) => submission,
             Ok(None) => {
                 // Written down, but the server stopped before it was submitted.
