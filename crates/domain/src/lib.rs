@@ -13,6 +13,7 @@ pub mod lease;
 pub mod meter;
 pub mod money;
 pub mod placement;
+pub mod pod_key;
 pub mod request;
 pub mod time;
 pub mod worker;

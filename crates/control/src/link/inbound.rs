@@ -11,6 +11,7 @@ use atoll_api::link::{CommandResult, Heartbeat, PodReport, Usage};
 use atoll_domain::cluster::PodState;
 use atoll_domain::id::PodId;
 use atoll_domain::meter::SignedUsage;
+use atoll_domain::pod_key::{self, Expected};
 
 use super::connection::{End, Link};
 use crate::app::job;
@@ -21,8 +22,6 @@ use crate::store::rows::{CommandAnswer, Pod, PodChange};
 const RUNNING_MAX: usize = 256;
 /// The longest text a worker sends: reasons, codes.
 const WORDS_MAX: usize = 1000;
-/// The largest signed pod key statement, in bytes.
-const STATEMENT_BYTES_MAX: usize = 2048;
 
 fn refused(why: impl Into<String>) -> End {
     End::Refused(Code::LinkBadFrame, why.into())
@@ -66,9 +65,6 @@ async fn pod_report(link: &mut Link, report: &PodReport) -> Result<(), End> {
         .ok()
         .filter(|state| *state != PodState::Lost)
         .ok_or_else(|| refused("a pod in a state that no worker reports"))?;
-    if report.statement.len() > STATEMENT_BYTES_MAX {
-        return Err(refused("an overlong pod key statement"));
-    }
     let Some(pod) = link.control.store.pod(id).await? else {
         tracing::info!(worker = %link.worker.id, pod = %id, "a report about an unknown pod");
         return Ok(());
@@ -79,9 +75,12 @@ async fn pod_report(link: &mut Link, report: &PodReport) -> Result<(), End> {
         return Ok(());
     }
     let statement = (!report.statement.is_empty()).then(|| report.statement.clone());
-    let news = pod.state != state || (statement.is_some() && pod.statement != statement);
-    if !news || state == PodState::Requested {
+    let stated = statement.is_some() && pod.statement != statement;
+    if !(stated || pod.state != state) || state == PodState::Requested {
         return Ok(());
+    }
+    if stated {
+        check_statement(link, &pod, &report.statement).await?;
     }
     let change = PodChange {
         state: Some(state),
@@ -90,6 +89,15 @@ async fn pod_report(link: &mut Link, report: &PodReport) -> Result<(), End> {
         exit_code: (state == PodState::Exited).then_some(report.exit_code),
     };
     change_pod(link, &pod, &change).await
+}
+
+/// Its cluster's pods refuse a roster for one statement that is wrong: this one goes no further. The link ends with it, and
+/// its worker's pods are replaced like those of any worker that is away.
+async fn check_statement(link: &Link, pod: &Pod, statement: &[u8]) -> Result<(), End> {
+    let Some(job) = link.control.store.job(pod.job).await? else { return Ok(()) };
+    let (lease, address, device_key) = (pod.lease, pod.index.address(), pod.device_key);
+    let expected = Expected { order: job.order, lease, address, device_key };
+    pod_key::check(statement, &expected).map_err(|why| refused(format!("{}: {why}", pod.id)))
 }
 
 async fn change_pod(link: &mut Link, pod: &Pod, change: &PodChange) -> Result<(), End> {

@@ -6,7 +6,7 @@ use atoll_control::config::Overrides;
 use atoll_control::store::rows::{Command, Pod};
 use atoll_domain::cluster::{OverlayIndex, PodRole, PodState};
 use atoll_domain::id::{CommandId, JobId, PodId};
-use atoll_domain::key::{Digest, PublicKey, SecretKey};
+use atoll_domain::key::{Digest, PublicKey, Purpose, SecretKey};
 use atoll_domain::meter::{Observation, UsageStatement};
 use atoll_domain::time::UnixMs;
 use atoll_domain::worker::SlotRef;
@@ -53,6 +53,14 @@ pub(crate) async fn job_with_pod(rig: &Rig, worker: &Worker) -> (JobId, Pod) {
     now.attempt = 1;
     rig.control().store.pods_add(job, row.generation, &now, std::slice::from_ref(&pod), &[], &[]).await.unwrap();
     (job, pod)
+}
+
+/// The pod key statement that an honest worker signs for its pod; its form is the overlay's.
+async fn statement(rig: &Rig, worker: &Worker, pod: &Pod) -> Vec<u8> {
+    let order = rig.control().store.job(pod.job).await.unwrap().unwrap().order;
+    let body = [&order.0[..], &pod.lease.0, &pod.index.address().octets(), &[9; 59]].concat();
+    let signature = worker.device.sign(Purpose::PodKey, &body);
+    [&body[..], &worker.device.public().0, &signature.0].concat()
 }
 
 fn report(pod: &Pod, state: &str) -> PodReport {
@@ -204,13 +212,14 @@ async fn a_worker_is_believed_about_its_own_pods_only() {
     worker.say(Body::PodReport(PodReport { fence: 7, ..report(&pod, "exited") })).await;
     worker.next().await.unwrap();
     assert_eq!(state(&rig, pod.id).await, PodState::Requested);
-    let prepared = PodReport { statement: b"signed".to_vec(), ..report(&pod, "prepared") };
+    let signed = statement(&rig, &worker, &pod).await;
+    let prepared = PodReport { statement: signed.clone(), ..report(&pod, "prepared") };
     worker.say(Body::PodReport(prepared.clone())).await;
     worker.next().await.unwrap();
     worker.say(Body::PodReport(report(&pod, "running"))).await;
     worker.next().await.unwrap();
     let row = rig.control().store.pod(pod.id).await.unwrap().unwrap();
-    assert_eq!((row.state, row.statement.as_deref()), (PodState::Running, Some(b"signed".as_slice())));
+    assert_eq!((row.state, row.statement.as_deref()), (PodState::Running, Some(signed.as_slice())));
     // A report that comes again, or late, changes nothing and is told once.
     worker.say(Body::PodReport(prepared)).await;
     worker.next().await.unwrap();
@@ -239,6 +248,23 @@ async fn a_worker_is_believed_about_its_own_pods_only() {
     assert_eq!(usage.statement.served_ms, 5000);
     worker.say(Body::PodReport(report(&pod, "lost"))).await;
     assert_eq!(worker.refused().await, "link_bad_frame");
+}
+
+/// One wrong statement makes every pod of a cluster refuse the roster: it must not get there.
+#[tokio::test]
+async fn a_statement_that_is_not_the_pod_s_own_ends_its_worker_s_link() {
+    let rig = Rig::start().await;
+    let worker = rig.worker(1).await;
+    let (_, pod) = job_with_pod(&rig, &worker).await;
+    let good = statement(&rig, &worker, &pod).await;
+    let mut address = good.clone();
+    address[67] ^= 1;
+    for wrong in [b"garbage".to_vec(), address, good[..good.len() - 1].to_vec()] {
+        let mut worker = rig.worker(1).await;
+        worker.say(Body::PodReport(PodReport { statement: wrong, ..report(&pod, "prepared") })).await;
+        assert_eq!(worker.refused().await, "link_bad_frame");
+        assert_eq!(state(&rig, pod.id).await, PodState::Requested);
+    }
 }
 
 #[tokio::test]

@@ -80,7 +80,9 @@ impl State {
             let pack = &start.spec.pack;
             return Err(Refusal::PackMissing { name: pack.name.clone(), sha256: pack.sha256 });
         }
-        if self.pods.len() + self.pending.len() >= PODS_MAX {
+        // Ended ones are only kept for their output and give way.
+        let live = self.pods.values().filter(|pod| pod.is_live()).count();
+        if live + self.pending.len() >= PODS_MAX {
             return Err(Refusal::TooManyPods(PODS_MAX));
         }
         self.fence_is_fresh(start)
@@ -168,10 +170,26 @@ impl State {
             statement: None,
             ended: None,
         };
+        self.make_room(out);
         self.pods.insert(start.pod, Pod::new(record, Phase::Waiting, Some(plan)));
         out.push(Effect::Persist(self.records()));
         self.answer(start.command, Ok(()), out);
         self.prepare_waiting(out);
+    }
+
+    /// Forgets the pod that ended first when as many are kept as may be: a job whose pods end at once must not keep this
+    /// worker from serving others.
+    fn make_room(&mut self, out: &mut Effects) {
+        if self.pods.len() < PODS_MAX {
+            return;
+        }
+        let ended_at = |pod: &Pod| pod.record.ended.as_ref().map(|ended| ended.at_ms);
+        let ended = self.pods.iter().filter(|(_, pod)| !pod.is_live());
+        if let Some(id) = ended.min_by_key(|(_, pod)| ended_at(pod)).map(|(id, _)| *id) {
+            self.pods.remove(&id);
+            self.usage.remove(&id);
+            out.push(Effect::Forget { pod: id });
+        }
     }
 
     fn rivals(&self, pod: PodId, mask: u16) -> Vec<PodId> {

@@ -9,6 +9,7 @@ use atoll_domain::id::{ClusterId, JobId, PodId, StreamId};
 use atoll_domain::job::{Bundle, ClusterKind, JobSpec, PackRef, SignedSpec};
 use atoll_domain::key::{Digest, PublicKey, SecretKey};
 use atoll_domain::meter::UsageStatement;
+use atoll_domain::pod_key;
 use atoll_domain::time::UnixMs;
 use atoll_domain::worker::SlotRef;
 use atoll_overlay::SignedStatement;
@@ -264,7 +265,7 @@ fn a_root_worker_gives_every_pod_its_own_user() {
         bench.start(start_of(n, 1, &signed(&spec())));
         planned(&bench.chain(Ok(Some(view())))).unwrap().uid.unwrap()
     };
-    assert!(uid_of(1) >= 200_000 && uid_of(1) != uid_of(2));
+    assert!(uid_of(1) >= crate::runtime::uid::FIRST && uid_of(1) != uid_of(2));
 }
 
 #[test]
@@ -279,6 +280,9 @@ fn the_statement_is_the_devices_and_binds_order_lease_and_address() {
     let said = signed.verify().unwrap();
     assert_eq!(signed.device_key(), device().public().0);
     assert_eq!((said.order, said.lease, said.wg_public), ([60; 32], [70; 32], [5; 32]));
+    let expected =
+        pod_key::Expected { order: key(60), lease: key(70), address: said.overlay_ip, device_key: device().public() };
+    assert_eq!(pod_key::check(&report.statement, &expected), Ok(()), "what the control plane passes on");
     assert_eq!(said.endpoint, endpoint());
     assert_eq!(said.expires_at_unix_s, NOW.secs() + 600 + 30);
 }
@@ -694,4 +698,22 @@ fn pods_are_bounded() {
         (0..=u8::try_from(PODS_MAX).unwrap()).map(|n| result(&bench.start(start_of(n, 1, &signed)))).collect();
     assert!(codes[..PODS_MAX].iter().all(Option::is_none));
     assert_eq!(codes[PODS_MAX].as_ref().unwrap().code, "too_many_pods");
+}
+
+#[test]
+fn pods_that_have_ended_give_way_the_oldest_first() {
+    let mut bench = Bench::new();
+    let signed = signed(&spec());
+    let most = u8::try_from(PODS_MAX).unwrap();
+    for n in 0..most {
+        bench.start(start_of(n, u64::from(n) + 1, &signed));
+        bench.chain(Ok(Some(view())));
+        bench.news(n, PodNews::Ended { code: Some(1), reason: "it fails at once".into() });
+        bench.now = bench.now.after(std::time::Duration::from_secs(1));
+    }
+    bench.start(start_of(most, u64::from(most) + 1, &signed));
+    let effects = bench.chain(Ok(Some(view())));
+    assert!(result(&effects).unwrap().accepted, "{effects:?}");
+    let forgotten: Vec<&Effect> = effects.iter().filter(|effect| matches!(effect, Effect::Forget { .. })).collect();
+    assert_eq!(forgotten, [&Effect::Forget { pod: pod(0) }]);
 }
