@@ -16,6 +16,7 @@ pub mod netns;
 pub mod pass;
 pub mod procs;
 pub mod seccomp;
+pub mod uid;
 
 /// TCP port on 127.0.0.1 inside the pod where the object store answers.
 pub const STORE_PORT: u16 = 7070;

@@ -24,7 +24,7 @@ use super::protocol::{
 use super::spec::{self, AuthorisedKey, PodSpec};
 use super::streams::connect_unix;
 use super::usage::{self, Record};
-use crate::runtime::{cgroup, procs};
+use crate::runtime::{cgroup, disk, procs};
 
 /// Init's 20 s, and some for a loaded machine.
 const START: Duration = Duration::from_secs(30);
@@ -303,12 +303,23 @@ pub async fn kill_orphans(pods: &Path, allowed: &BTreeSet<PodId>) -> Result<Vec<
     Ok(killed)
 }
 
+/// Deletes what is left of a pod that is over, its cgroup included.
+///
+/// # Errors
+/// What the file system refused.
+pub fn discard(dir: &Path) -> std::io::Result<()> {
+    sweep(dir);
+    disk::remove(dir)
+}
+
 /// Removes what a supervisor that was killed could not: the pod's cgroup. Harmless for one that ended in order.
 pub fn sweep(dir: &Path) {
     if let Ok(spec) = PodSpec::read(dir)
         && let Ok(place) = cgroup::find(spec.cgroup.as_deref())
     {
-        cgroup::Cgroup::named(&place, &super::keeper::cgroup_name(spec.pod)).remove();
+        let cgroup = cgroup::Cgroup::named(&place, &super::keeper::cgroup_name(spec.pod));
+        cgroup.kill();
+        cgroup.remove();
     }
 }
 

@@ -35,7 +35,7 @@ use super::start::{Handed, InitProcess, JOB, furnish};
 use super::usage::{Reading, Record};
 use super::{output, serve, streams, trim, usage};
 use crate::runtime::cgroup::{self, Cgroup, Limits, Used};
-use crate::runtime::{disk, procs};
+use crate::runtime::{disk, procs, uid};
 
 /// Between two looks at /job; a slow walk makes it longer.
 const DISK_PERIOD: Duration = Duration::from_secs(1);
@@ -81,6 +81,8 @@ struct Main {
     ending: Option<(Reason, String)>,
     exit_code: Option<i32>,
     reaped: bool,
+    /// Keeps the pod's user its own until everything of the pod is gone.
+    _user: Option<uid::Claim>,
 }
 
 /// Every time the main thread has to keep.
@@ -171,11 +173,13 @@ impl Main {
         // So that the socket's name is short, whatever the directory's is.
         std::env::set_current_dir(&dir)?;
         nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_retain(0o077));
-        let spec = PodSpec::read(&dir)?;
+        let mut spec = PodSpec::read(&dir)?;
         ensure!(
             geteuid().is_root() == spec.uid.is_some(),
             "pod.json names a uid exactly when the supervisor is root: every pod then gets a user of its own"
         );
+        let user = spec.uid.map(|wanted| uid::claim(Path::new(uid::FOLDER), wanted)).transpose()?;
+        spec.uid = user.as_ref().map(uid::Claim::uid);
         let signals = own_signals()?;
         nix::sys::prctl::set_child_subreaper(true)?;
         let spool = usage::Spool::create(&dir, Record::genesis(&spec)).context("begin the usage spool")?;
@@ -216,7 +220,8 @@ impl Main {
         });
         start_threads(&shared, standing.pipe, standing.handed.network.listener, requests)?;
         let (init, cgroup) = (standing.init, standing.cgroup);
-        Ok(Self { shared, init, cgroup, spool, commands, signals, clock, ending: None, exit_code: None, reaped: false })
+        let (ending, exit_code, reaped) = (None, None, false);
+        Ok(Self { shared, init, cgroup, spool, commands, signals, clock, ending, exit_code, reaped, _user: user })
     }
 
     /// Keeps the pod until it is over, then writes down how it ended.
@@ -532,8 +537,11 @@ fn watch_disk(shared: &Shared) {
     while !shared.stop.load(Ordering::Relaxed) {
         let began = Instant::now();
         let usage = disk::usage(&job);
-        if usage.cut || usage.bytes > limit {
-            let much = if usage.cut { "too many files".to_owned() } else { format!("{} bytes", usage.bytes) };
+        // What was deleted and is still open takes room as well, and no folder shows it.
+        let hidden = disk::deleted_bytes(&job, procs::descendants(shared.pod_pid).into_iter().map(|(pid, _)| pid));
+        let bytes = usage.bytes.saturating_add(hidden);
+        if usage.cut.is_some() || bytes > limit {
+            let much = usage.cut.map_or_else(|| format!("{bytes} bytes"), |cut| cut.to_string());
             let message = format!("/job holds {much}; the limit is {limit} bytes in {} files", disk::FILES_MAX);
             return shared.command(Command::DiskFull { message });
         }

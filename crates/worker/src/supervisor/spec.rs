@@ -48,7 +48,8 @@ pub struct PodSpec {
     pub binds: Vec<Bind>,
     /// What it may use.
     pub limits: LimitSpec,
-    /// User and group id of the pod on the host. Required when the supervisor is root, forbidden otherwise.
+    /// User and group id of the pod on the host; when another pod of this machine has it, the next free one. Required
+    /// when the supervisor is root, forbidden otherwise.
     #[serde(default)]
     pub uid: Option<u32>,
     /// When the program starts.

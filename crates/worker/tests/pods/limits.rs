@@ -74,6 +74,46 @@ async fn a_pod_that_fills_the_disk_is_ended_with_the_reason() {
     nobody_left(pod.spec.uid.unwrap()).await;
 }
 
+#[tokio::test]
+async fn what_was_deleted_and_is_still_open_counts_as_well() {
+    let host = Host::new();
+    let mut spec = spec(1, 1);
+    spec.limits.disk_bytes = 20 << 20;
+    let pod = host.start(spec).await;
+    let hide = "import os, time\nkept = []\nfor n in range(3):\n  f = open(\"/job/f\", \"wb\"); os.remove(\"/job/f\")\n  \
+                f.write(bytes(15000000)); f.flush(); kept.append(f)\ntime.sleep(30)";
+    let command = format!("python3 -c '{hide}'");
+    let (exit, _) = tokio::join!(pod.pod.wait(Duration::from_secs(20)), pod.sh(&command));
+    assert_eq!(exit.unwrap().expect("the pod is ended").reason, Reason::DiskLimit);
+}
+
+#[tokio::test]
+async fn two_pods_never_have_one_user_whatever_they_are_told() {
+    let host = Host::new();
+    let (one, two) = (spec(1, 1), spec(1, 2));
+    let two = atoll_worker::supervisor::spec::PodSpec { uid: one.uid, ..two };
+    let (one, two) = (host.start(one).await, host.start(two).await);
+    let user = |pod: &super::support::TestPod| {
+        use std::os::unix::fs::MetadataExt;
+        std::fs::metadata(format!("/proc/{}", pod.status.pod_pid)).unwrap().uid()
+    };
+    assert_eq!(user(&one), one.spec.uid.unwrap());
+    assert_ne!(user(&one), user(&two));
+    assert_eq!(two.sh("touch /job/mine && id -u").await.1, "1000\n");
+}
+
+#[tokio::test]
+async fn nothing_of_a_pod_is_left_whatever_it_built() {
+    let host = Host::new();
+    let pod = host.start(spec(1, 1)).await;
+    let build = "import os\nfor n in range(3000): os.mkdir(\"d\"); os.chdir(\"d\")";
+    pod.sh(&format!("ln -s /usr link; mkdir -p shut/in; chmod 0 shut; python3 -c '{build}'")).await;
+    pod.pod.stop(Duration::ZERO).await.unwrap();
+    atoll_worker::supervisor::client::discard(pod.pod.dir()).unwrap();
+    assert!(!pod.pod.dir().exists());
+    assert!(std::path::Path::new("/usr/bin/bwrap").exists());
+}
+
 /// A worker that is nobody special: everything but the strength of the limits is the same, and that is said.
 #[tokio::test]
 async fn without_root_a_pod_works_and_its_limits_are_called_weak() {

@@ -13,6 +13,7 @@ use atoll_overlay::statement::PodKeyStatement;
 use ed25519_dalek::SigningKey;
 
 use crate::chain_view::OrderView;
+use crate::runtime::uid;
 use crate::supervisor::spec::{AuthorisedKey, Bind, LimitSpec, OverlaySpec, PodSpec, Start as StartWhen};
 use crate::world::command::Start;
 use crate::world::store::PodRecord;
@@ -21,8 +22,6 @@ use crate::world::store::PodRecord;
 pub(super) const GRACE: Duration = Duration::from_secs(30);
 /// The overlay of a cluster is 10.77.0.0/16.
 const OVERLAY_PREFIX_BITS: u32 = 16;
-/// The first of the user ids that pods of a root worker get: 65,536 of them, above what distributions give out.
-const POD_UID_FIRST: u32 = 200_000;
 /// Where the store answers inside the pod.
 const STORE: &str = "http://127.0.0.1:7070";
 /// Names that are this worker's to set, whatever a command says.
@@ -166,8 +165,8 @@ fn times(one: &LimitSpec, devices: u64) -> LimitSpec {
     }
 }
 
-/// A user id that no other pod on this machine is likely to have.
+/// Where the search for the pod's own user id begins ([`uid::claim`] ends it).
 fn uid_of(start: &Start) -> u32 {
     let digest = Digest::of(start.pod.to_string().as_bytes()).0;
-    POD_UID_FIRST + u32::from(u16::from_le_bytes([digest[0], digest[1]]))
+    uid::FIRST + u32::from(u16::from_le_bytes([digest[0], digest[1]]))
 }
