@@ -36,9 +36,14 @@ const CHUNK_BYTES: usize = 16 << 10;
 const PING_EVERY: Duration = Duration::from_secs(20);
 /// Without a byte or a pong for this long the peer is gone.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
-/// Store connections of one pod, and of all, at once. More are closed; clients in the pod try again.
-const STREAMS_OF_POD_MAX: usize = 32;
-const STREAMS_MAX: usize = 256;
+/// Store connections of one pod at once. More are closed; clients in the pod try again.
+const STREAMS_OF_POD_MAX: usize = 16;
+/// Store connections of all pods at once: as many as the pods of 16 devices, the most of a worker, can have together, so
+/// that no tenant takes another one's place.
+const STREAMS_MAX: usize = 16 * STREAMS_OF_POD_MAX;
+/// A store connection keeps its place at least this long: a tenant that opens and closes as fast as it can makes the
+/// worker dial the control plane 160 times a second at most.
+const PLACE_HELD_MIN: Duration = Duration::from_millis(100);
 /// The longest first line on the worker's socket: `{"pod":"pod_…"}` has 42 bytes.
 const HEADER_BYTES_MAX: u64 = 128;
 /// How long that line may take.
@@ -268,8 +273,14 @@ async fn store_stream(
         return Err(format!("{pod} is not live here").into());
     }
     let _place = places.take(pod).ok_or_else(|| format!("{pod} has too many store connections"))?;
-    let socket = dialer.store_stream(&pod.to_string(), device).await?;
-    Ok(splice(socket, inside).await?)
+    let free_again = Instant::now() + PLACE_HELD_MIN;
+    let served = async {
+        let socket = dialer.store_stream(&pod.to_string(), device).await?;
+        Ok(splice(socket, inside).await?)
+    };
+    let outcome = served.await;
+    tokio::time::sleep_until(free_again).await;
+    outcome
 }
 
 #[derive(serde::Deserialize)]

@@ -16,7 +16,7 @@ use atoll_domain::key::SecretKey;
 use atoll_domain::meter::UsageStatement;
 use atoll_domain::time::UnixMs;
 use atoll_domain::worker::SlotRef;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::state::{Effect, Effects, Event, Found, FoundState, State};
@@ -34,6 +34,8 @@ use crate::supervisor::protocol::{Exit, State as PodNow};
 const EVENTS_MAX: usize = 64;
 /// Between two ticks of the guard and of commands that wait for the chain.
 const TICK: Duration = Duration::from_millis(500);
+/// Streams into pods at once. More would only be asked for by a control plane that means harm, or has lost count.
+const STREAMS_MAX: usize = 256;
 /// Between two usage statements.
 const METER_PERIOD: Duration = Duration::from_secs(2);
 
@@ -74,6 +76,8 @@ pub struct World {
     meters: BTreeMap<PodId, Meter>,
     ticks: Interval,
     meter_ticks: Interval,
+    /// Places for the streams that the control plane asks for.
+    streams: Arc<Semaphore>,
 }
 
 impl Surroundings {
@@ -115,6 +119,7 @@ impl World {
             meters: BTreeMap::new(),
             ticks,
             meter_ticks,
+            streams: Arc::new(Semaphore::new(STREAMS_MAX)),
         }
     }
 
@@ -229,12 +234,24 @@ impl World {
             Effect::Forget { pod } => self.forget(pod),
             Effect::OpenStream(asked) => {
                 let (dialer, device) = (self.around.dialer.clone(), Arc::clone(&self.around.device));
-                tokio::spawn(streams::open(dialer, device, asked, Pod::at(&self.around.pod_dir(asked.pod))));
+                let pod = Pod::at(&self.around.pod_dir(asked.pod));
+                self.stream(streams::open(dialer, device, asked, pod));
             }
             Effect::RefuseStream { stream, why } => {
                 let (dialer, device) = (self.around.dialer.clone(), Arc::clone(&self.around.device));
-                tokio::spawn(streams::refuse(dialer, device, stream, why));
+                self.stream(streams::refuse(dialer, device, stream, why));
             }
+        }
+    }
+
+    /// Serves a stream that the control plane asked for, if there is a place; it learns of a refusal by its deadline.
+    fn stream(&self, serving: impl Future<Output = ()> + Send + 'static) {
+        match Arc::clone(&self.streams).try_acquire_owned() {
+            Ok(place) => drop(tokio::spawn(async move {
+                serving.await;
+                drop(place);
+            })),
+            Err(_) => tracing::warn!(at_once = STREAMS_MAX, "too many streams are open; another one is not dialled"),
         }
     }
 
@@ -248,11 +265,10 @@ impl World {
         self.pods.remove(&pod);
         self.meters.remove(&pod);
         let dir = self.around.pod_dir(pod);
-        tokio::task::spawn_blocking(move || match std::fs::remove_dir_all(&dir) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = client::discard(&dir) {
                 tracing::warn!(dir = %dir.display(), reason = %error, "a pod's folder could not be deleted");
             }
-            _ => {}
         });
     }
 
