@@ -57,35 +57,46 @@ pub enum Refusal {
     Cancelled,
 }
 
-impl Refusal {
-    /// The stable code.
-    #[must_use]
-    pub const fn code(&self) -> &'static str {
-        match self {
-            Self::Malformed(_) => "malformed_command",
-            Self::Environment(_) => "env_refused",
-            Self::Spec(_) => "spec_refused",
-            Self::SpecOtherOrder { .. } => "spec_other_order",
-            Self::SpecOtherNetwork(_) => "spec_other_network",
-            Self::PackMissing { .. } => "pack_missing",
-            Self::ChainUnreachable(_) => "chain_unreachable",
-            Self::OrderUnknown(_) => "order_unknown",
-            Self::SpecNotOrdered { .. } => "spec_not_ordered",
-            Self::OtherRenter => "other_renter",
-            Self::LeaseUnknown { .. } => "lease_unknown",
-            Self::LeaseNotHere(_) => "lease_not_here",
-            Self::OtherMask { .. } => "other_mask",
-            Self::LeaseNotActive(_) => "lease_not_active",
-            Self::LeaseOver(_) => "lease_over",
-            Self::StaleFence { .. } => "stale_fence",
-            Self::TooManyPods(_) => "too_many_pods",
-            Self::PodUnknown(_) => "pod_unknown",
-            Self::PodOver(_) => "pod_over",
-            Self::PodNotPrepared(_) => "pod_not_prepared",
-            Self::StatementRefused(_) => "statement_refused",
-            Self::Supervisor(_) => "supervisor_failed",
-            Self::Cancelled => "cancelled",
+macro_rules! codes {
+    ($($refusal:pat => $code:literal,)*) => {
+        /// Every code; each has a page in `docs/errors/`.
+        pub const CODES: &[&str] = &[$($code),*];
+
+        /// The stable code.
+        #[must_use]
+        pub const fn code(&self) -> &'static str {
+            match self {
+                $($refusal => $code,)*
+            }
         }
+    };
+}
+
+impl Refusal {
+    codes! {
+        Self::Malformed(_) => "malformed_command",
+        Self::Environment(_) => "env_refused",
+        Self::Spec(_) => "spec_refused",
+        Self::SpecOtherOrder { .. } => "spec_other_order",
+        Self::SpecOtherNetwork(_) => "spec_other_network",
+        Self::PackMissing { .. } => "pack_missing",
+        Self::ChainUnreachable(_) => "chain_unreachable",
+        Self::OrderUnknown(_) => "order_unknown",
+        Self::SpecNotOrdered { .. } => "spec_not_ordered",
+        Self::OtherRenter => "other_renter",
+        Self::LeaseUnknown { .. } => "lease_unknown",
+        Self::LeaseNotHere(_) => "lease_not_here",
+        Self::OtherMask { .. } => "other_mask",
+        Self::LeaseNotActive(_) => "lease_not_active",
+        Self::LeaseOver(_) => "lease_over",
+        Self::StaleFence { .. } => "stale_fence",
+        Self::TooManyPods(_) => "too_many_pods",
+        Self::PodUnknown(_) => "pod_unknown",
+        Self::PodOver(_) => "pod_over",
+        Self::PodNotPrepared(_) => "pod_not_prepared",
+        Self::StatementRefused(_) => "statement_refused",
+        Self::Supervisor(_) => "supervisor_failed",
+        Self::Cancelled => "cancelled",
     }
 
     /// Whether the chain may simply not show yet what the control plane has seen: worth another look within a moment.
@@ -95,5 +106,33 @@ impl Refusal {
             self,
             Self::ChainUnreachable(_) | Self::OrderUnknown(_) | Self::LeaseUnknown { .. } | Self::LeaseNotActive(_)
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_code_has_its_page_and_every_page_its_code() {
+        let repository = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+        let codes: BTreeSet<&str> = Refusal::CODES.iter().copied().collect();
+        assert_eq!(codes.len(), Refusal::CODES.len(), "two refusals have one code");
+        let page = |code: &str| format!("{repository}/docs/errors/{code}.md");
+        for code in &codes {
+            let text = std::fs::read_to_string(page(code)).unwrap_or_else(|error| panic!("{}: {error}", page(code)));
+            for part in [&format!("# `{code}`"), "**What happened.**", "**Why.**", "**What to do.**"] {
+                assert!(text.contains(part), "{code}.md lacks `{part}`");
+            }
+        }
+        // The other codes are the control plane's.
+        let others = std::fs::read_to_string(format!("{repository}/crates/control/src/error.rs")).unwrap();
+        for entry in std::fs::read_dir(format!("{repository}/docs/errors")).unwrap() {
+            let path = entry.unwrap().path();
+            let word = path.file_stem().unwrap().to_str().unwrap();
+            assert!(codes.contains(word) || others.contains(&format!("\"{word}\",")), "nothing says `{word}` any more");
+        }
     }
 }
