@@ -24,17 +24,45 @@ use crate::link::{ByteStream, Target};
 use crate::ray::DASHBOARD_PORT;
 use crate::store::rows::Job;
 
-/// Headers that belong to one connection, or to the caller and this node.
-const NOT_FORWARDED: [HeaderName; 9] = [
-    header::AUTHORIZATION,
-    header::HOST,
-    header::CONNECTION,
-    header::UPGRADE,
-    header::TE,
-    header::TRAILER,
-    header::TRANSFER_ENCODING,
-    header::COOKIE,
-    header::SET_COOKIE,
+/// Request headers that belong to one connection, or to the caller and this node. With them goes whatever `Connection`
+/// names, and all that begins with [`OURS`].
+const NOT_FORWARDED: [&str; 15] = [
+    "authorization",
+    "connection",
+    "cookie",
+    "expect",
+    "forwarded",
+    "host",
+    "keep-alive",
+    "origin",
+    "proxy-authorization",
+    "proxy-connection",
+    "referer",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+/// Seals and device proofs.
+const OURS: &str = "atoll-";
+/// The only headers that come back: the head is a tenant's program, and its answers come from the operator's own origin.
+/// No cookies, no redirects, no permissions for other origins, no new places for this one.
+const BROUGHT_BACK: [HeaderName; 9] = [
+    header::CONTENT_TYPE,
+    header::CONTENT_LENGTH,
+    header::CONTENT_ENCODING,
+    header::CONTENT_RANGE,
+    header::ETAG,
+    header::LAST_MODIFIED,
+    header::RETRY_AFTER,
+    header::SEC_WEBSOCKET_ACCEPT,
+    header::SEC_WEBSOCKET_PROTOCOL,
+];
+/// What a browser may do with an answer of a tenant's: show it, and nothing in the operator's name.
+const CONFINED: [(HeaderName, HeaderValue); 3] = [
+    (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox; default-src 'none'")),
+    (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
 ];
 
 /// Any call of Ray's dashboard and jobs API, on the cluster's head.
@@ -70,8 +98,10 @@ fn outgoing(request: &mut Request, path: &str, token: &str) -> Result<bool, ApiE
     *request.uri_mut() = format!("/{}{query}", encoded(path)).parse::<Uri>().map_err(bad)?;
     let upgrade =
         request.headers().get(header::UPGRADE).is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"));
-    NOT_FORWARDED.iter().for_each(|name| drop(request.headers_mut().remove(name)));
     let headers = request.headers_mut();
+    for name in private(headers) {
+        headers.remove(name);
+    }
     headers.insert(header::HOST, HeaderValue::from_static("ray"));
     let token = HeaderValue::try_from(format!("Bearer {token}")).map_err(ApiError::internal)?;
     headers.insert(header::AUTHORIZATION, token);
@@ -80,6 +110,18 @@ fn outgoing(request: &mut Request, path: &str, token: &str) -> Result<bool, ApiE
         headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     }
     Ok(upgrade)
+}
+
+/// The names of a request's headers that stay here.
+fn private(headers: &HeaderMap) -> Vec<HeaderName> {
+    let nominated = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    let nominated: Vec<String> =
+        nominated.flat_map(|names| names.split(',')).map(|name| name.trim().to_ascii_lowercase()).collect();
+    let stays = |name: &&HeaderName| {
+        let name = name.as_str();
+        NOT_FORWARDED.contains(&name) || name.starts_with(OURS) || nominated.iter().any(|one| one == name)
+    };
+    headers.keys().filter(stays).cloned().collect()
 }
 
 /// The router has decoded the path; what is not plain is encoded again.
@@ -105,17 +147,20 @@ async fn forward(stream: ByteStream, mut request: Request, path: &str, token: &s
     if let (StatusCode::SWITCHING_PROTOCOLS, true, Some(ours)) = (answer.status(), upgrade, ours) {
         let theirs = hyper::upgrade::on(&mut answer);
         tokio::spawn(splice(ours, theirs));
-        let mut headers = answer.headers().clone();
-        headers.remove(header::SET_COOKIE);
+        let mut headers = brought_back(answer.headers());
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
         return Ok((StatusCode::SWITCHING_PROTOCOLS, headers).into_response());
     }
     let (mut parts, body) = answer.into_parts();
-    strip(&mut parts.headers);
+    parts.headers = brought_back(&parts.headers);
+    parts.headers.extend(CONFINED);
     Ok(Response::from_parts(parts, Body::new(body)))
 }
 
-fn strip(headers: &mut HeaderMap) {
-    NOT_FORWARDED.iter().for_each(|name| drop(headers.remove(name)));
+fn brought_back(headers: &HeaderMap) -> HeaderMap {
+    let wanted = headers.iter().filter(|(name, _)| BROUGHT_BACK.contains(name));
+    wanted.map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
 async fn splice(ours: OnUpgrade, theirs: OnUpgrade) {
@@ -136,12 +181,17 @@ mod tests {
             .uri("/v1/clusters/x/ray/api/jobs/a%20b?x=1")
             .header("authorization", "Bearer atoll_secret")
             .header("cookie", "c")
+            .header("proxy-authorization", "Bearer atoll_secret")
+            .header("atoll-seal-signature", "s")
+            .header("connection", "keep-alive, X-Hop")
+            .header("x-hop", "h")
             .header("content-type", "application/json");
         let mut request = request.body(Body::empty()).unwrap();
         assert!(!outgoing(&mut request, "api/jobs/a b", "cluster").unwrap());
         assert_eq!(request.uri(), "/api/jobs/a%20b?x=1");
         assert_eq!(request.headers()["authorization"], "Bearer cluster");
         assert_eq!(request.headers()["content-type"], "application/json");
-        assert!(!request.headers().contains_key("cookie"));
+        let names: Vec<&str> = request.headers().keys().map(HeaderName::as_str).collect();
+        assert_eq!(names, ["content-type", "host", "authorization"]);
     }
 }
