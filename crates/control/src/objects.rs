@@ -24,10 +24,10 @@ use sha2::{Digest as _, Sha256};
 const PART_BYTES: usize = 5 << 20;
 /// The longest silence while bytes are uploaded.
 const UPLOAD_SILENCE_MAX: Duration = Duration::from_secs(30);
-/// The most blobs one job's pods may write.
-pub const JOB_BLOBS_MAX: u64 = 100_000;
-/// The most bytes one job's pods may write: 64 GiB.
-pub const JOB_BYTES_MAX: u64 = 64 << 30;
+/// The most objects one job's pods may write (blobs and manifests), or one user upload.
+pub const OBJECTS_MAX: u64 = 100_000;
+/// The most bytes of them together: 64 GiB.
+pub const BYTES_MAX: u64 = 64 << 30;
 /// The most output kept of one job, in bytes: 256 MiB.
 pub const LOG_BYTES_MAX: u64 = 256 << 20;
 /// The most bytes that one [`Objects::read_log`] gives.
@@ -52,8 +52,10 @@ pub enum ObjectError {
         /// The most that is taken.
         max: u64,
     },
-    /// The job has used up its room.
-    #[error("the job has used up its room in the object store ({what}): write fewer or smaller checkpoints")]
+    /// The job or the user has used up its room.
+    #[error(
+        "the room in the object store is used up ({what}): write fewer or smaller checkpoints, or ask the operator"
+    )]
     Quota {
         /// Which bound.
         what: &'static str,
@@ -76,7 +78,7 @@ pub enum ObjectError {
 pub type Result<T> = std::result::Result<T, ObjectError>;
 
 /// Whose a blob is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Owner {
     /// Uploaded by a user.
     User(UserId),
@@ -88,8 +90,8 @@ pub enum Owner {
 #[derive(Clone, Debug)]
 pub struct Objects {
     engine: Arc<dyn ObjectStore>,
-    /// Room used per job: (blobs, bytes), counted once and then kept.
-    used: Arc<Mutex<BTreeMap<JobId, (u64, u64)>>>,
+    /// Room used per owner: objects and bytes, counted once and then kept.
+    used: Arc<Mutex<BTreeMap<Owner, (u64, u64)>>>,
     /// Output per job: chunk lengths by offset, as far as this node knows.
     logs: Arc<Mutex<BTreeMap<JobId, BTreeMap<u64, u64>>>>,
 }
@@ -115,6 +117,11 @@ impl Objects {
     /// [`ObjectError::Engine`] when the folder cannot be used.
     pub fn open(folder: &FsPath) -> Result<Self> {
         std::fs::create_dir_all(folder)
+            .and_then(|()| {
+                use std::os::unix::fs::PermissionsExt as _;
+                // Tenants' data is nobody's but the operator's, whatever the umask says.
+                std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700))
+            })
             .map_err(|error| object_store::Error::Generic { store: "folder", source: Box::new(error) })?;
         let engine = object_store::local::LocalFileSystem::new_with_prefix(folder)?.with_automatic_cleanup(false);
         Ok(Self { engine: Arc::new(engine), used: Arc::default(), logs: Arc::default() })
@@ -137,17 +144,15 @@ impl Objects {
         S: Stream<Item = std::result::Result<Bytes, E>> + Send + Unpin,
         E: std::fmt::Display,
     {
-        if let Owner::Job(job) = owner {
-            self.check_room(job).await?;
-        }
+        let mut room = self.room(owner).await?;
         let path = Self::blob_path(owner, &sha256);
         let known = self.blob_bytes(owner, &sha256).await?.is_some();
         let mut upload = self.engine.put_multipart(&path).await?;
-        match receive(&mut *upload, sha256, bytes_max, content).await {
-            Ok(bytes) => {
+        match receive(&mut *upload, sha256, bytes_max, content, &mut room).await {
+            Ok(()) => {
                 upload.complete().await?;
-                if let (Owner::Job(job), false) = (owner, known) {
-                    self.take_room(job, bytes);
+                if !known {
+                    room.keep();
                 }
                 Ok(())
             }
@@ -160,33 +165,30 @@ impl Objects {
         }
     }
 
-    async fn check_room(&self, job: JobId) -> Result<()> {
-        let known = lock(&self.used).get(&job).copied();
-        let (blobs, bytes) = match known {
-            Some(used) => used,
-            None => {
-                let prefix = Path::from(format!("jobs/{job}/blobs"));
-                let mut listed = self.engine.list(Some(&prefix));
-                let mut used = (0_u64, 0_u64);
+    /// Room for one object of an owner; it grows as bytes come, so that many uploads at once share one bound.
+    async fn room(&self, owner: Owner) -> Result<Room> {
+        let counted = lock(&self.used).contains_key(&owner);
+        if !counted {
+            let folders = match owner {
+                Owner::User(user) => vec![format!("users/{user}/blobs")],
+                Owner::Job(job) => vec![format!("jobs/{job}/blobs"), format!("jobs/{job}/checkpoints")],
+            };
+            let mut used = (0_u64, 0_u64);
+            for folder in folders {
+                let mut listed = self.engine.list(Some(&Path::from(folder)));
                 while let Some(object) = listed.try_next().await? {
                     used = (used.0 + 1, used.1.saturating_add(object.size));
                 }
-                *lock(&self.used).entry(job).or_insert(used)
             }
-        };
-        if blobs >= JOB_BLOBS_MAX {
-            return Err(ObjectError::Quota { what: "100,000 blobs" });
+            lock(&self.used).entry(owner).or_insert(used);
         }
-        if bytes >= JOB_BYTES_MAX {
-            return Err(ObjectError::Quota { what: "64 GiB" });
+        let mut all = lock(&self.used);
+        let used = all.entry(owner).or_default();
+        if used.0 >= OBJECTS_MAX {
+            return Err(ObjectError::Quota { what: "100,000 objects" });
         }
-        Ok(())
-    }
-
-    fn take_room(&self, job: JobId, bytes: u64) {
-        let mut used = lock(&self.used);
-        let entry = used.entry(job).or_insert((0, 0));
-        *entry = (entry.0 + 1, entry.1.saturating_add(bytes));
+        used.0 += 1;
+        Ok(Room { used: Arc::clone(&self.used), owner, bytes: 0, kept: false })
     }
 
     /// Length of a blob; none when it is not there.
@@ -209,13 +211,18 @@ impl Objects {
     /// Keeps a manifest. The caller has checked that its blobs are there and that its attempt is the current one.
     ///
     /// # Errors
-    /// [`ObjectError::Conflict`] when the same attempt wrote another manifest for this step.
+    /// [`ObjectError::Conflict`] when the same attempt wrote another manifest for this step; [`ObjectError::Quota`].
     pub async fn put_manifest(&self, job: JobId, manifest: &Manifest) -> Result<()> {
         let bytes = serde_json::to_vec(manifest).map_err(|error| ObjectError::Corrupt(error.to_string()))?;
         let path = Path::from(format!("jobs/{job}/checkpoints/{:010}-{:020}.json", manifest.attempt, manifest.step));
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        let mut room = self.room(Owner::Job(job)).await?;
+        room.grow(bytes.len() as u64)?;
         match self.engine.put_opts(&path, PutPayload::from(bytes.clone()), options).await {
-            Ok(_) => Ok(()),
+            Ok(_) => {
+                room.keep();
+                Ok(())
+            }
             Err(object_store::Error::AlreadyExists { .. }) => {
                 let there = self.engine.get(&path).await?.bytes().await?;
                 let same = there == bytes;
@@ -324,6 +331,43 @@ impl Objects {
     }
 }
 
+/// Room that an object takes in its owner's share; given back unless it is kept.
+#[derive(Debug)]
+struct Room {
+    used: Arc<Mutex<BTreeMap<Owner, (u64, u64)>>>,
+    owner: Owner,
+    bytes: u64,
+    kept: bool,
+}
+
+impl Room {
+    fn grow(&mut self, bytes: u64) -> Result<()> {
+        let mut all = lock(&self.used);
+        let used = all.entry(self.owner).or_default();
+        if used.1.saturating_add(bytes) > BYTES_MAX {
+            return Err(ObjectError::Quota { what: "64 GiB" });
+        }
+        used.1 += bytes;
+        self.bytes += bytes;
+        Ok(())
+    }
+
+    fn keep(mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        if self.kept {
+            return;
+        }
+        if let Some(used) = lock(&self.used).get_mut(&self.owner) {
+            *used = (used.0.saturating_sub(1), used.1.saturating_sub(self.bytes));
+        }
+    }
+}
+
 fn end_of(chunks: &BTreeMap<u64, u64>) -> u64 {
     chunks.last_key_value().map_or(0, |(at, length)| at + length)
 }
@@ -340,13 +384,14 @@ fn found<T>(result: object_store::Result<T>) -> Result<Option<T>> {
     }
 }
 
-/// Uploads parts as bytes come and gives their number, unless they are too many, too slow or the wrong ones.
+/// Uploads parts as bytes come, unless they are too many, too slow or the wrong ones.
 async fn receive<S, E>(
     upload: &mut dyn MultipartUpload,
     expected: Digest,
     bytes_max: u64,
     mut content: S,
-) -> Result<u64>
+    room: &mut Room,
+) -> Result<()>
 where
     S: Stream<Item = std::result::Result<Bytes, E>> + Send + Unpin,
     E: std::fmt::Display,
@@ -360,6 +405,7 @@ where
         if total > bytes_max {
             return Err(ObjectError::TooLarge { max: bytes_max });
         }
+        room.grow(bytes.len() as u64)?;
         hash.update(&bytes);
         part.extend_from_slice(&bytes);
         if part.len() >= PART_BYTES {
@@ -371,7 +417,7 @@ where
         return Err(ObjectError::Digest { expected, got });
     }
     upload.put_part(PutPayload::from_bytes(part.freeze())).await?;
-    Ok(total)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -442,6 +488,46 @@ mod tests {
         let other = Manifest { epoch: 7, ..manifest(2, 2) };
         assert!(matches!(objects.put_manifest(job(1), &other).await, Err(ObjectError::Conflict(_))));
         assert_eq!(objects.latest_manifest(job(2)).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn room_is_shared_by_uploads_at_once_and_manifests_take_some() {
+        let (folder, objects) = store();
+        let owners = [Owner::Job(job(1)), Owner::User(UserId::from_random([1; 16]))];
+        let used = |objects: &Objects, owner| lock(&objects.used).get(&owner).copied();
+        for owner in owners {
+            let (mut one, mut two) = (objects.room(owner).await.unwrap(), objects.room(owner).await.unwrap());
+            one.grow(BYTES_MAX - 5).unwrap();
+            assert!(matches!(two.grow(6), Err(ObjectError::Quota { .. })));
+            drop(one);
+            two.grow(6).unwrap();
+            assert_eq!(used(&objects, owner), Some((1, 6)));
+            drop(two);
+            assert_eq!(used(&objects, owner), Some((0, 0)));
+            let wrong = objects.put_blob(owner, Digest::of(b"x"), 100, of(&[b"hello"])).await;
+            assert!(matches!(wrong, Err(ObjectError::Digest { .. })));
+            for _ in 0..2 {
+                objects.put_blob(owner, Digest::of(b"hello"), 100, of(&[b"hello"])).await.unwrap();
+            }
+            assert_eq!(used(&objects, owner), Some((1, 5)), "what failed or was there takes no room");
+        }
+        let manifest = Manifest { step: 1, epoch: 1, attempt: 1, weights_sha256: Digest::of(b"w"), files: vec![] };
+        objects.put_manifest(job(1), &manifest).await.unwrap();
+        let counted = used(&objects, owners[0]).unwrap();
+        assert!(counted.0 == 2 && counted.1 > 5, "{counted:?}");
+        let again = Objects::open(folder.path()).unwrap();
+        drop(again.room(owners[0]).await.unwrap());
+        assert_eq!(used(&again, owners[0]), Some(counted), "a restart counts the same");
+        lock(&again.used).insert(owners[0], (OBJECTS_MAX, 0));
+        let more = Manifest { step: 2, ..manifest };
+        assert!(matches!(again.put_manifest(job(1), &more).await, Err(ObjectError::Quota { .. })));
+    }
+
+    #[test]
+    fn tenants_data_is_the_operator_s_alone() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let (folder, _objects) = store();
+        assert_eq!(std::fs::metadata(folder.path()).unwrap().permissions().mode() & 0o777, 0o700);
     }
 
     #[tokio::test]
