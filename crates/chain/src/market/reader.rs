@@ -13,6 +13,7 @@ use atoll_interface::layout::{
 use super::{PROGRAM_ID, address};
 use crate::address::{Address, Hash};
 use crate::rpc::{Account, Filter, Rpc, RpcError};
+use crate::spl::SYSTEM_PROGRAM;
 
 /// A value and the address of its account.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,6 +79,12 @@ pub fn read_table<T: Rows>(account: &Account) -> Result<At<Table<T, T::Row>>, Re
     Ok(At { address: account.address, value: Table { header, rows } })
 }
 
+/// The account, unless somebody only sent lamports to its address: anyone can, before it is made and after it is closed,
+/// and there is still nothing of the market there.
+fn made(account: Option<Account>) -> Option<Account> {
+    account.filter(|account| account.owner != SYSTEM_PROGRAM || !account.data.is_empty())
+}
+
 fn owned(account: &Account) -> Result<(), Error> {
     if account.owner == PROGRAM_ID { Ok(()) } else { Err(Error::AccountOwnerWrong) }
 }
@@ -110,11 +117,11 @@ impl Market {
     }
 
     async fn one<T: Record>(&self, address: &Address) -> Result<Option<At<T>>, ReadError> {
-        self.rpc.account(address).await?.as_ref().map(read).transpose()
+        made(self.rpc.account(address).await?).as_ref().map(read).transpose()
     }
 
     async fn table<T: Rows>(&self, address: &Address) -> Result<Option<At<Table<T, T::Row>>>, ReadError> {
-        self.rpc.account(address).await?.as_ref().map(read_table).transpose()
+        made(self.rpc.account(address).await?).as_ref().map(read_table).transpose()
     }
 
     async fn all<T: Record>(&self, field: Option<(usize, &Address)>) -> Result<Vec<At<T>>, ReadError> {
@@ -292,6 +299,14 @@ mod tests {
         newer[1] = 2;
         let refused = read::<Order>(&account(PROGRAM_ID, newer)).unwrap_err().to_string();
         assert!(refused.contains("not Order of the market program"), "{refused}");
+    }
+
+    #[test]
+    fn lamports_alone_make_no_account() {
+        assert_eq!(made(Some(account(SYSTEM_PROGRAM, Vec::new()))), None);
+        for foreign in [account(SYSTEM_PROGRAM, vec![0]), account(Address([9; 32]), Vec::new())] {
+            assert_eq!(made(Some(foreign.clone())), Some(foreign));
+        }
     }
 
     #[test]
