@@ -86,13 +86,22 @@ pub struct Observation {
 }
 
 impl Observation {
-    /// Adds one heartbeat that says the pod runs. A gap longer than [`OBSERVED_GAP_MAX`] is not counted.
+    /// Adds one heartbeat that says the pod runs. A gap longer than [`OBSERVED_GAP_MAX`] is not counted. A clock that
+    /// was set back by more than that counts on from its new time; by less, it waits until it is there again.
     #[must_use]
     pub fn beat(self, now: UnixMs) -> Self {
-        let gap = self.last_seen.map_or(Duration::ZERO, |last| now.since(last));
+        let Some(last) = self.last_seen else { return Self { last_seen: Some(now), ..self } };
+        let gap = now.since(last);
         let counted = if gap <= OBSERVED_GAP_MAX { gap } else { Duration::ZERO };
         let counted_ms = u64::try_from(counted.as_millis()).unwrap_or(0);
-        Self { observed_ms: self.observed_ms.saturating_add(counted_ms), last_seen: self.last_seen.max(Some(now)) }
+        let last_seen = if last.since(now) > OBSERVED_GAP_MAX { now } else { last.max(now) };
+        Self { observed_ms: self.observed_ms.saturating_add(counted_ms), last_seen: Some(last_seen) }
+    }
+
+    /// Of what two nodes saw of one pod, or a node's memory and the store, the one that got further.
+    #[must_use]
+    pub fn later(self, other: Self) -> Self {
+        if (other.observed_ms, other.last_seen) > (self.observed_ms, self.last_seen) { other } else { self }
     }
 }
 
@@ -120,7 +129,25 @@ mod tests {
         let seen = Observation::default().beat(at(1_000)).beat(at(2_000)).beat(at(60_000)).beat(at(61_000));
         assert_eq!(seen, Observation { observed_ms: 2_000, last_seen: Some(at(61_000)) });
         // A clock that jumps back adds nothing and forgets nothing.
-        assert_eq!(seen.beat(at(5_000)), seen);
+        assert_eq!(seen.beat(at(60_500)), seen);
+    }
+
+    #[test]
+    fn a_clock_set_back_counts_on() {
+        let at = |ms| UnixMs(ms);
+        let seen = Observation { observed_ms: 2_000, last_seen: Some(at(3_600_000)) }.beat(at(5_000)).beat(at(6_000));
+        assert_eq!(seen, Observation { observed_ms: 3_000, last_seen: Some(at(6_000)) });
+    }
+
+    #[test]
+    fn a_worker_that_moves_between_nodes_loses_nothing() {
+        let (here, there) = (
+            Observation { observed_ms: 5_000, last_seen: Some(UnixMs(5_000)) },
+            Observation { observed_ms: 60_000, last_seen: Some(UnixMs(60_000)) },
+        );
+        assert_eq!(here.later(there).beat(UnixMs(61_000)).observed_ms, 61_000);
+        assert_eq!(there.later(here), there);
+        assert_eq!(here.later(Observation::default()), here);
     }
 
     #[test]

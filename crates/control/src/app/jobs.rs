@@ -344,7 +344,7 @@ pub async fn render(control: &Control, job: &Job) -> Result<JobView, ApiError> {
 }
 
 fn render_pod(control: &Control, pod: &Pod) -> PodView {
-    let observation = control.links.observation(pod.id).unwrap_or(pod.observation);
+    let observation = control.links.observed(pod.id, pod.observation);
     let claimed_ms = pod.usage.map_or(0, |usage| usage.statement.served_ms);
     PodView {
         pod: pod.id,

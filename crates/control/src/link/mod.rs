@@ -160,10 +160,16 @@ impl Links {
         }
     }
 
-    /// What this node saw of a pod, where it is newer than what the store has.
+    /// What this node saw of a pod; none when it did not lately.
     #[must_use]
     pub fn observation(&self, pod: PodId) -> Option<Observation> {
         lock(&self.0.seen).get(&pod).map(|seen| seen.observation)
+    }
+
+    /// What was seen of a pod by any node: the store's, or this node's own where it is further.
+    #[must_use]
+    pub fn observed(&self, pod: PodId, stored: Observation) -> Observation {
+        self.observation(pod).map_or(stored, |seen| seen.later(stored))
     }
 
     /// Asks a worker for a byte stream into one of its pods, and waits until it has dialled.
@@ -265,12 +271,13 @@ impl Links {
         (current.number == connection.number).then(|| work(&mut linked.session))
     }
 
-    /// Counts one heartbeat of a pod; `stored` is where counting starts when this node sees it first.
+    /// Counts one heartbeat of a pod; `stored` is where counting starts when this node sees it first, or when another
+    /// node has seen it since.
     fn beat(&self, pod: PodId, stored: Observation) {
         let now = self.0.world.now();
         let mut all = lock(&self.0.seen);
         let seen = all.entry(pod).or_insert(Seen { observation: stored, written: true });
-        *seen = Seen { observation: seen.observation.beat(now), written: false };
+        *seen = Seen { observation: seen.observation.later(stored).beat(now), written: false };
     }
 
     /// What is not in the store yet.
