@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::program::Fetch;
 use crate::setup::{self, Consent, Purpose};
 use crate::{demo, usage};
 
@@ -20,35 +21,56 @@ pub(crate) struct Arguments {
     /// Leave out what needs namespaces, Ray or PostgreSQL
     #[arg(long, conflicts_with = "long")]
     fast: bool,
-    /// Add what takes long: the long suites
+    /// Add what takes long: the program is built again, with its whole toolchain, and compared byte for byte
     #[arg(long)]
     long: bool,
+}
+
+/// Which runs a suite belongs to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum When {
+    /// Every run: it needs nothing but Cargo and Python.
+    Always,
+    /// Left out by `--fast`: it needs namespaces, Ray or PostgreSQL.
+    Usually,
+    /// Added by `--long`.
+    Long,
+}
+
+impl Arguments {
+    fn wants(&self, suite: &Suite) -> bool {
+        match suite.when {
+            When::Always => true,
+            When::Usually => !self.fast,
+            When::Long => self.long,
+        }
+    }
 }
 
 /// A command that passes or fails.
 struct Suite {
     name: &'static str,
-    /// What it needs beyond a Rust toolchain makes it slow: left out by `--fast`.
-    slow: bool,
+    when: When,
     run: fn(&Path) -> Result<()>,
 }
 
 const SUITES: &[Suite] = &[
-    Suite { name: "rust", slow: false, run: rust },
-    Suite { name: "python", slow: false, run: python },
-    Suite { name: "program", slow: false, run: program },
-    Suite { name: "store", slow: true, run: store },
-    Suite { name: "pods", slow: true, run: pods },
-    Suite { name: "walk", slow: true, run: walk },
-    Suite { name: "training", slow: true, run: training },
-    Suite { name: "demo", slow: true, run: demo_suite },
+    Suite { name: "rust", when: When::Always, run: rust },
+    Suite { name: "python", when: When::Always, run: python },
+    Suite { name: "program", when: When::Always, run: program },
+    Suite { name: "store", when: When::Usually, run: store },
+    Suite { name: "pods", when: When::Usually, run: pods },
+    Suite { name: "walk", when: When::Usually, run: walk },
+    Suite { name: "training", when: When::Usually, run: training },
+    Suite { name: "demo", when: When::Usually, run: demo_suite },
+    Suite { name: "rebuild", when: When::Long, run: rebuild },
 ];
 
 pub(crate) fn run(arguments: &Arguments, repository: &Path) -> Result<()> {
     let purpose = if arguments.fast { Purpose::Build } else { Purpose::Test };
     setup::ensure(purpose, Consent::new(arguments.yes), repository)?;
     let mut results = Vec::new();
-    for suite in SUITES.iter().filter(|suite| !(arguments.fast && suite.slow)) {
+    for suite in SUITES.iter().filter(|suite| arguments.wants(suite)) {
         eprintln!("\n== {} ==", suite.name);
         let (started, cpu) = (Instant::now(), usage::children_cpu());
         let result = (suite.run)(repository);
@@ -57,18 +79,18 @@ pub(crate) fn run(arguments: &Arguments, repository: &Path) -> Result<()> {
         }
         results.push((suite.name, result.is_ok(), started.elapsed(), usage::children_cpu().saturating_sub(cpu)));
     }
-    report(&results, arguments.fast)
+    let left_out: Vec<&str> = SUITES.iter().filter(|suite| !arguments.wants(suite)).map(|suite| suite.name).collect();
+    report(&results, &left_out)
 }
 
-fn report(results: &[(&str, bool, Duration, Duration)], fast: bool) -> Result<()> {
+fn report(results: &[(&str, bool, Duration, Duration)], left_out: &[&str]) -> Result<()> {
     println!("\nsuite       wall s   cpu s  result");
     for (name, passed, wall, cpu) in results {
         let word = if *passed { "passed" } else { "FAILED" };
         println!("{name:<10} {:>7.1} {:>7.1}  {word}", wall.as_secs_f64(), cpu.as_secs_f64());
     }
-    if fast {
-        let left_out: Vec<&str> = SUITES.iter().filter(|suite| suite.slow).map(|suite| suite.name).collect();
-        println!("left out by --fast: {}", left_out.join(", "));
+    if !left_out.is_empty() {
+        println!("not in this run: {}", left_out.join(", "));
     }
     let failed = results.iter().filter(|result| !result.1).count();
     println!("{} passed, {failed} failed", results.len() - failed);
@@ -106,9 +128,15 @@ fn python(repository: &Path) -> Result<()> {
     )
 }
 
-/// The market program's real bytes in litesvm.
+/// The market program's bytes: their stamp and guard, and their behaviour in litesvm.
 fn program(repository: &Path) -> Result<()> {
+    crate::program::check(repository, Fetch::No)?;
     command(repository, "cargo", &["test", "--locked", "-p", "atoll-market-tests"])
+}
+
+/// The market program built again from its sources, with a toolchain that is fetched where it is missing.
+fn rebuild(repository: &Path) -> Result<()> {
+    crate::program::check(repository, Fetch::Yes)
 }
 
 /// Both store engines, against a private PostgreSQL.

@@ -42,7 +42,7 @@ enum Verb {
 pub(crate) fn run(arguments: &Arguments, repository: &Path) -> Result<()> {
     match arguments.verb {
         Verb::Build => build(repository),
-        Verb::Check => check(repository),
+        Verb::Check => check(repository, Fetch::No),
     }
 }
 
@@ -62,12 +62,21 @@ pub(crate) fn build(repository: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Whether a missing SBF toolchain is fetched and built, which takes minutes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fetch {
+    /// Fetch it; fail when it is not to be had.
+    Yes,
+    /// Do without, and say NOT REBUILT.
+    No,
+}
+
 /// Checks the committed bytes: against their stamps and by the guard always, by building them again where the toolchain
 /// is here.
 ///
 /// # Errors
 /// When bytes, stamp and sources do not belong together, or the rebuilt bytes are others.
-pub(crate) fn check(repository: &Path) -> Result<()> {
+pub(crate) fn check(repository: &Path, fetch: Fetch) -> Result<()> {
     let sources = stamp::sources(repository)?;
     for program in Program::ALL {
         let path = program.bytes_path(repository);
@@ -83,8 +92,9 @@ pub(crate) fn check(repository: &Path) -> Result<()> {
         guard::elf::check(&bytes).with_context(|| program.file().to_owned())?;
         println!("{}: stamp and guard hold, sha256 {}", program.file(), stamp::sha256(&bytes));
     }
-    let toolchain = match Toolchain::ready(repository, false) {
+    let toolchain = match Toolchain::ready(repository, fetch == Fetch::Yes) {
         Ok(toolchain) => toolchain,
+        Err(reason) if fetch == Fetch::Yes => return Err(reason.context("the SBF toolchain is not to be had here")),
         Err(reason) => {
             println!("NOT REBUILT: {reason:#}");
             return Ok(());
