@@ -4,7 +4,7 @@
 //! statements; who may sign comes from the pod's own worker, which read the order's leases from the chain.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::engine::Peer;
 use crate::statement::{Malformed, SignedStatement};
@@ -29,6 +29,8 @@ pub enum Refusal {
     Expired(u64),
     #[error("{0} is not an address of this overlay")]
     OutsideNetwork(Ipv4Addr),
+    #[error("{0} is nobody's own endpoint")]
+    Endpoint(SocketAddr),
     #[error("the address or the key is this pod's own")]
     Own,
     #[error("{0} already belongs to another device key")]
@@ -114,6 +116,9 @@ impl Roster {
         if !self.in_network(ip) {
             return Err(Refusal::OutsideNetwork(ip));
         }
+        if !is_somebodys(said.endpoint.ip()) {
+            return Err(Refusal::Endpoint(said.endpoint));
+        }
         if ip == self.own_ip || said.wg_public == self.own_key {
             return Err(Refusal::Own);
         }
@@ -140,6 +145,14 @@ impl Roster {
         let host = u32::from(ip) & ((1 << host_bits) - 1);
         let same_net = u32::from(ip) >> host_bits == u32::from(self.own_ip) >> host_bits;
         same_net && host != 0 && host != (1 << host_bits) - 1
+    }
+}
+
+/// Whether datagrams to this address go to one machine: a statement must not make every pod of its cluster call on many.
+fn is_somebodys(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(ip) => !(ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast()),
+        IpAddr::V6(ip) => !(ip.is_unspecified() || ip.is_multicast()),
     }
 }
 
@@ -214,6 +227,15 @@ mod tests {
             let mut roster = roster();
             assert_eq!(verdict(&mut roster, statement.sign(&device(signer))), Err(reason));
             assert_eq!(roster.peers().count(), 0, "a refused statement must not make a peer");
+        }
+    }
+
+    #[test]
+    fn an_endpoint_is_one_machine_s() {
+        for many in ["0.0.0.0:9", "255.255.255.255:9", "224.0.0.1:9", "[::]:9", "[ff02::1]:9", "[::ffff:224.0.0.1]:9"] {
+            let endpoint = many.parse().unwrap();
+            let signed = PodKeyStatement { endpoint, ..said(2, 2) }.sign(&device(2));
+            assert_eq!(verdict(&mut roster(), signed), Err(Refusal::Endpoint(endpoint)));
         }
     }
 
