@@ -24,11 +24,13 @@ pub type SharedOutside = Arc<dyn Outside>;
 pub struct Machine;
 
 impl Outside for Machine {
+    #[expect(clippy::disallowed_methods, reason = "this is where time comes in")]
     fn now(&self) -> UnixMs {
         let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
         UnixMs(u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX))
     }
 
+    #[expect(clippy::disallowed_methods, reason = "this is where randomness comes in")]
     fn fill(&self, bytes: &mut [u8]) {
         getrandom::fill(bytes).expect("the kernel's randomness cannot fail once the machine is up");
     }

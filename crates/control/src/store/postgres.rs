@@ -199,6 +199,7 @@ impl Repeats {
 }
 
 /// A length between nothing and `longest`.
+#[expect(clippy::disallowed_methods, reason = "how long a writer waits before it tries again decides nothing")]
 fn jitter(longest: Duration) -> Result<Duration> {
     let mut draw = [0_u8; 4];
     getrandom::fill(&mut draw).map_err(|error| Failure::fatal(format!("no randomness: {error}")))?;

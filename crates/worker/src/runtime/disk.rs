@@ -245,7 +245,7 @@ mod tests {
         std::fs::create_dir_all(closed.join("deepest")).unwrap();
         std::os::unix::fs::symlink(&kept, closed.join("link")).unwrap();
         for folder in [&closed, &doomed.join("closed")] {
-            std::fs::set_permissions(folder, std::os::unix::fs::PermissionsExt::from_mode(0)).unwrap();
+            std::fs::set_permissions(folder, std::os::unix::fs::PermissionsExt::from_mode(0o000)).unwrap();
         }
         // Descriptors as few as a worker has by default, and more folders in each other than that.
         use nix::sys::resource::{Resource, getrlimit, setrlimit};

@@ -83,6 +83,7 @@ pub(crate) fn fresh_uid() -> u32 {
     200_000 + (std::process::id() % 20_000) * 100 + NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
+#[expect(clippy::disallowed_methods, reason = "real pods keep real time")]
 pub(crate) fn unix_ms() -> UnixMs {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
     UnixMs(u64::try_from(since.as_millis()).unwrap())
