@@ -13,6 +13,7 @@ pub mod error;
 pub mod http;
 pub mod link;
 pub mod objects;
+pub mod places;
 pub mod pod_store;
 pub mod ray;
 pub mod serve;

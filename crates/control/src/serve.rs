@@ -4,6 +4,7 @@
 //! the reconcilers out.
 
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -16,7 +17,6 @@ use axum::body::Body;
 use axum::extract::Request;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -29,6 +29,7 @@ use crate::control::{Control, Keys, Wake, World};
 use crate::http;
 use crate::link::{self, Links};
 use crate::objects::Objects;
+use crate::places::{Place, Places};
 use crate::store::Store;
 use crate::tls::{self, Peer};
 
@@ -48,11 +49,13 @@ const DRAIN_MAX: Duration = Duration::from_secs(5);
 pub struct RealWorld;
 
 impl World for RealWorld {
+    #[expect(clippy::disallowed_methods, reason = "this is where time comes in")]
     fn now(&self) -> UnixMs {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         UnixMs(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
     }
 
+    #[expect(clippy::disallowed_methods, reason = "this is where randomness comes in")]
     fn random(&self, bytes: &mut [u8]) {
         getrandom::fill(bytes).expect("the operating system gives randomness; nothing secret can be made without");
     }
@@ -118,7 +121,7 @@ impl Node {
         let connections = Connections {
             router: http::router(&control),
             tls,
-            permits: Arc::new(Semaphore::new(control.config.connections_max as usize)),
+            places: Places::new(control.config.connections_max),
             stop: stop.clone(),
             tasks: tasks.clone(),
         };
@@ -158,7 +161,8 @@ fn control(config: Config, store: Arc<dyn Store>, world: Arc<dyn World>) -> anyh
 /// When a key file is open to others, damaged, or cannot be written.
 pub fn load_keys(state: &Path, world: &dyn World) -> anyhow::Result<Keys> {
     let folder = state.join("keys");
-    std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
+    made.with_context(|| format!("making {}", folder.display()))?;
     Ok(Keys {
         node: load_key(&folder.join("node.json"), world)?,
         attestor: load_key(&folder.join("attestor.json"), world)?,
@@ -184,7 +188,7 @@ fn load_keypair(path: &Path, world: &dyn World) -> anyhow::Result<atoll_chain::K
 struct Connections {
     router: Router,
     tls: TlsAcceptor,
-    permits: Arc<Semaphore>,
+    places: Places,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -193,7 +197,7 @@ impl Connections {
     async fn accept(self, listener: TcpListener) {
         loop {
             let next = async {
-                let permit = Arc::clone(&self.permits).acquire_owned().await;
+                let permit = self.places.any().await;
                 (permit, listener.accept().await)
             };
             let (permit, accepted) = tokio::select! {
@@ -202,20 +206,21 @@ impl Connections {
                 next = next => next,
             };
             match (permit, accepted) {
-                (Ok(permit), Ok((tcp, address))) => {
-                    self.tasks.spawn(self.clone().connection(tcp, address, permit));
-                }
+                (Some(permit), Ok((tcp, address))) => match self.places.of(permit, address.ip()) {
+                    Some(place) => drop(self.tasks.spawn(self.clone().connection(tcp, address, place))),
+                    None => tracing::debug!(%address, "this address holds its share of connections"),
+                },
                 (_, Err(error)) => {
                     // Out of file descriptors, most likely: others must end first.
                     tracing::warn!(%error, "a connection could not be accepted");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
-                (Err(_), _) => return,
+                (None, _) => return,
             }
         }
     }
 
-    async fn connection(self, tcp: TcpStream, address: SocketAddr, permit: OwnedSemaphorePermit) {
+    async fn connection(self, tcp: TcpStream, address: SocketAddr, place: Place) {
         if let Err(error) = tcp.set_nodelay(true) {
             tracing::debug!(%address, %error, "a connection went away");
             return;
@@ -225,7 +230,7 @@ impl Connections {
             return;
         };
         let Ok(exporter) = tls::exporter(session.get_ref().1) else { return };
-        let peer = Peer { address, exporter, permit: Arc::new(permit) };
+        let peer = Peer { address, exporter, place: Arc::new(place) };
         let router = self.router;
         let service = hyper::service::service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
             request.extensions_mut().insert(peer.clone());

@@ -16,7 +16,8 @@ use atoll_api::link::{EXPORTER_BYTES, EXPORTER_LABEL};
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio::sync::OwnedSemaphorePermit;
+
+use crate::places::Place;
 
 /// Who is at the other end of a request's connection.
 #[derive(Clone, Debug)]
@@ -26,7 +27,7 @@ pub struct Peer {
     /// 32 bytes that only the two ends of this TLS session know.
     pub exporter: [u8; EXPORTER_BYTES],
     /// The connection's place among those allowed at once; given back when the last holder is gone.
-    pub permit: Arc<OwnedSemaphorePermit>,
+    pub place: Arc<Place>,
 }
 
 /// The exporter of an accepted session.

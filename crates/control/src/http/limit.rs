@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use atoll_domain::id::ApiKeyId;
 use atoll_domain::time::UnixMs;
 
-/// The most buckets kept; full ones are forgotten first.
+/// The most buckets kept of addresses, and as many of keys; full ones are forgotten first.
 const BUCKETS_MAX: usize = 65_536;
 
 /// Whose requests are counted together.
@@ -31,17 +31,22 @@ struct Bucket {
 pub(crate) struct Limits {
     per_s: u64,
     burst_milli: u64,
-    buckets: Mutex<BTreeMap<Whose, Bucket>>,
+    /// Of keys and of addresses apart: whoever has many addresses must not keep those out who have a key.
+    buckets: [Mutex<BTreeMap<Whose, Bucket>>; 2],
 }
 
 impl Limits {
     pub(crate) fn new(per_s: u32, burst: u32) -> Self {
-        Self { per_s: u64::from(per_s), burst_milli: u64::from(burst) * 1000, buckets: Mutex::default() }
+        Self { per_s: u64::from(per_s), burst_milli: u64::from(burst) * 1000, buckets: Default::default() }
     }
 
     /// Takes one request out of a bucket; false when it is empty.
     pub(crate) fn take(&self, whose: Whose, now: UnixMs) -> bool {
-        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        let (kind, whose) = match whose {
+            Whose::Key(_) => (0, whose),
+            Whose::Address(address) => (1, Whose::Address(network(address))),
+        };
+        let mut buckets = self.buckets[kind].lock().unwrap_or_else(PoisonError::into_inner);
         if buckets.len() >= BUCKETS_MAX && !buckets.contains_key(&whose) {
             buckets.retain(|_, bucket| self.filled(*bucket, now) < self.burst_milli);
             if buckets.len() >= BUCKETS_MAX {
@@ -62,9 +67,30 @@ impl Limits {
     }
 }
 
+/// Whom an address belongs to, as far as it shows: an IPv6 subscriber has at least a /64.
+pub(crate) fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6((u128::from(address) >> 64 << 64).into()),
+        address => address,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn many_addresses_of_one_network_are_one_and_keep_no_key_out() {
+        let limits = Limits::new(1, 2);
+        let address = |n: u128| Whose::Address(IpAddr::V6((0x2001_0db8_u128 << 96 | n).into()));
+        let taken = (0..100).filter(|n| limits.take(address(*n), UnixMs(1000))).count();
+        assert_eq!(taken, 2);
+        for n in 0..=BUCKETS_MAX as u128 {
+            limits.take(address(n << 64), UnixMs(1000));
+        }
+        assert!(!limits.take(address(1 << 90), UnixMs(1000)), "the table is bounded");
+        assert!(limits.take(Whose::Key(ApiKeyId::from_random([1; 16])), UnixMs(1000)));
+    }
 
     #[test]
     fn a_bucket_gives_its_burst_and_then_its_rate() {

@@ -28,6 +28,8 @@ use crate::error::{ApiError, Code};
 use crate::link;
 use limit::Limits;
 
+pub(crate) use limit::network as network_of;
+
 /// What handlers are given.
 #[derive(Clone, Debug)]
 pub(crate) struct Api {
