@@ -94,7 +94,11 @@ pub(crate) fn the_server_holds_no_foreign_key(network: &Network) {
         assert!(found.is_empty(), "{} holds {found:?}", place.display());
     }
 
-    // The same search finds the one key that lies there.
+    // The same search finds every form where it lies, and the one key that does lie there.
+    for form in &search.forms {
+        let planted = [b"some text ", form.bytes.as_slice(), b" and more"].concat();
+        assert!(search.find(&planted).contains(&form.whose.as_str()), "{} is not found", form.whose);
+    }
     let own = state.join("keys/node.json");
     assert_eq!(Search::new(std::slice::from_ref(&own)).find(&fs::read(&own).unwrap()), ["node.json (JSON)"]);
 }

@@ -82,15 +82,17 @@ pub(crate) fn ray_submits_and_its_pod_reaches_nothing_of_the_host(network: &Netw
         "169.254.169.254:80".to_owned(),
         "10.77.0.254:22".to_owned(),
     ];
-    let mut entry = vec!["python", "/job/src/probe.py", &store, &dashboard];
+    let without_token = format!("http://{dashboard}/api/jobs/");
+    let mut entry = vec!["python", "/job/src/probe.py", &store, &dashboard, &without_token];
     entry.extend(closed.iter().map(String::as_str));
 
     let printed = ray_job_submit(network, job, &entry);
     let line = printed.lines().find_map(|line| line.strip_prefix("PROBE "));
     let found: Value = serde_json::from_str(line.unwrap_or_else(|| panic!("no output of the job: {printed}"))).unwrap();
-    for open in [store, dashboard] {
-        assert_eq!(found[&open], "connected", "the probe can connect at all: {found}");
+    for open in [&store, &dashboard] {
+        assert_eq!(found[open], "connected", "the probe can connect at all: {found}");
     }
+    assert_eq!(found[&without_token], "status 401", "the same cluster without its token");
     for target in closed {
         let said = found[&target].as_str().unwrap();
         assert!(said.contains("Error") || said.contains("timed out"), "{target} from inside the pod: {said}");
