@@ -187,8 +187,7 @@ impl Runtimes {
         if now.since(since) < BLAME_AFTER {
             return Ok(());
         }
-        let words = submission.message.as_deref().unwrap_or("no reason given");
-        let words: String = words.chars().take(500).collect();
+        let words = in_short(submission.message.as_deref().unwrap_or("no reason given"));
         let reason = format!("its command failed: {words}; see `atoll logs {}`", job.id);
         job::end(&self.control, job, JobOutcome::Failed, &reason).await?;
         self.failed.lock().unwrap_or_else(PoisonError::into_inner).remove(&job.id);
@@ -227,6 +226,13 @@ impl Runtimes {
     }
 }
 
+/// Ray's words about a failure without the output that it appends: that is kept, whole, elsewhere.
+fn in_short(message: &str) -> String {
+    let line = message.lines().next().unwrap_or_default();
+    let words = line.split_once(", last available logs").map_or(line, |(words, _)| words);
+    words.chars().filter(|one| !one.is_control()).take(500).collect()
+}
+
 /// The name of an attempt at Ray.
 fn submission_name(job: JobId, attempt: u32) -> String {
     format!("{job}-{attempt}")
@@ -257,5 +263,20 @@ impl Reconciler for Runtimes {
             active || (job.now.stop_wanted && job.now.state == JobState::Placing)
         };
         for_each_job(&self.control, Self::NAME, wanted, |job| self.step(job)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_told_without_the_output() {
+        let said =
+            "Job entrypoint command failed with exit code 1, last available logs (truncated to 20,000 chars):\na\tb\n";
+        assert_eq!(in_short(said), "Job entrypoint command failed with exit code 1");
+        assert_eq!(in_short("Unexpected error\u{1b}[0m\nmore"), "Unexpected error[0m");
+        assert_eq!(in_short(&"x".repeat(1000)).len(), 500);
+        assert_eq!(in_short(""), "");
     }
 }
