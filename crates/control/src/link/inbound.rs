@@ -96,8 +96,18 @@ async fn pod_report(link: &mut Link, report: &PodReport) -> Result<(), End> {
 async fn check_statement(link: &Link, pod: &Pod, statement: &[u8]) -> Result<(), End> {
     let Some(job) = link.control.store.job(pod.job).await? else { return Ok(()) };
     let (lease, address, device_key) = (pod.lease, pod.index.address(), pod.device_key);
-    let expected = Expected { order: job.order, lease, address, device_key };
-    pod_key::check(statement, &expected).map_err(|why| refused(format!("{}: {why}", pod.id)))
+    let expected = Expected { order: job.order, lease, address, device_key, now_s: link.control.now().secs() };
+    let key = pod_key::check(statement, &expected).map_err(|why| refused(format!("{}: {why}", pod.id)))?;
+    if pod.statement.is_some() {
+        // A pod has one key for life; its peers may have been told already.
+        return Err(refused(format!("{}: another pod key statement than before", pod.id)));
+    }
+    let others = link.control.store.pods_of(pod.job).await?;
+    let same = |other: &&Pod| other.id != pod.id && other.statement.as_deref().and_then(pod_key::key) == Some(key);
+    match others.iter().find(same) {
+        Some(other) => Err(refused(format!("{}: its overlay key is that of {}", pod.id, other.id))),
+        None => Ok(()),
+    }
 }
 
 async fn change_pod(link: &mut Link, pod: &Pod, change: &PodChange) -> Result<(), End> {

@@ -58,7 +58,9 @@ pub(crate) async fn job_with_pod(rig: &Rig, worker: &Worker) -> (JobId, Pod) {
 /// The pod key statement that an honest worker signs for its pod; its form is the overlay's.
 async fn statement(rig: &Rig, worker: &Worker, pod: &Pod) -> Vec<u8> {
     let order = rig.control().store.job(pod.job).await.unwrap().unwrap().order;
-    let body = [&order.0[..], &pod.lease.0, &pod.index.address().octets(), &[9; 59]].concat();
+    let endpoint = [&[4, 192, 0, 2, 1][..], &[0; 12], &4100_u16.to_le_bytes()].concat();
+    let expires_s = u64::MAX.to_le_bytes();
+    let body = [&order.0[..], &pod.lease.0, &pod.index.address().octets(), &[9; 32], &endpoint, &expires_s].concat();
     let signature = worker.device.sign(Purpose::PodKey, &body);
     [&body[..], &worker.device.public().0, &signature.0].concat()
 }
@@ -265,6 +267,33 @@ async fn a_statement_that_is_not_the_pod_s_own_ends_its_worker_s_link() {
         assert_eq!(worker.refused().await, "link_bad_frame");
         assert_eq!(state(&rig, pod.id).await, PodState::Requested);
     }
+    let mut worker = rig.worker(1).await;
+    worker.say(Body::PodReport(PodReport { statement: good.clone(), ..report(&pod, "prepared") })).await;
+    worker.next().await.unwrap();
+    let (signature, mut other) = (good.len() - 96, good);
+    other[68] ^= 1;
+    let signed = worker.device.sign(Purpose::PodKey, &other[..signature]);
+    other.truncate(signature + 32);
+    other.extend(signed.0);
+    worker.say(Body::PodReport(PodReport { statement: other, ..report(&pod, "prepared") })).await;
+    assert_eq!(worker.refused().await, "link_bad_frame", "a pod has one key for life");
+}
+
+#[tokio::test]
+async fn two_pods_of_a_cluster_never_have_one_key() {
+    let rig = Rig::start().await;
+    let (mut worker, mut thief) = (rig.worker(1).await, rig.worker(2).await);
+    let (job, pod) = job_with_pod(&rig, &worker).await;
+    let row = rig.control().store.job(job).await.unwrap().unwrap();
+    let stolen = pod_of(job, &thief, 2);
+    rig.control().store.pods_add(job, row.generation, &row.now, std::slice::from_ref(&stolen), &[], &[]).await.unwrap();
+    let honest = PodReport { statement: statement(&rig, &worker, &pod).await, ..report(&pod, "prepared") };
+    worker.say(Body::PodReport(honest)).await;
+    worker.next().await.unwrap();
+    let same = PodReport { statement: statement(&rig, &thief, &stolen).await, ..report(&stolen, "prepared") };
+    thief.say(Body::PodReport(same)).await;
+    assert_eq!(thief.refused().await, "link_bad_frame");
+    assert_eq!(state(&rig, stolen.id).await, PodState::Requested);
 }
 
 #[tokio::test]

@@ -280,9 +280,14 @@ fn the_statement_is_the_devices_and_binds_order_lease_and_address() {
     let said = signed.verify().unwrap();
     assert_eq!(signed.device_key(), device().public().0);
     assert_eq!((said.order, said.lease, said.wg_public), ([60; 32], [70; 32], [5; 32]));
-    let expected =
-        pod_key::Expected { order: key(60), lease: key(70), address: said.overlay_ip, device_key: device().public() };
-    assert_eq!(pod_key::check(&report.statement, &expected), Ok(()), "what the control plane passes on");
+    let expected = pod_key::Expected {
+        order: key(60),
+        lease: key(70),
+        address: said.overlay_ip,
+        device_key: device().public(),
+        now_s: NOW.secs(),
+    };
+    assert_eq!(pod_key::check(&report.statement, &expected), Ok([5; 32]), "what the control plane passes on");
     assert_eq!(said.endpoint, endpoint());
     assert_eq!(said.expires_at_unix_s, NOW.secs() + 600 + 30);
 }
