@@ -20,6 +20,8 @@ pub const SPEC_BYTES_MAX: usize = 64 * 1024;
 pub const BUNDLE_BYTES_MAX: u64 = 64 << 20;
 /// The most devices one job may ask for: the design's largest gang, 10,000.
 pub const DEVICES_MAX: u32 = 10_000;
+/// The most bytes of a job's environment, names and values: half of what a pod may have, the rest is Atoll's.
+pub const ENV_BYTES_MAX: usize = 32 * 1024;
 /// The longest a job may run, in seconds: 30 days.
 pub const SECONDS_MAX: u64 = 30 * 86_400;
 
@@ -202,6 +204,10 @@ impl JobSpec {
         let field = |problem: String| Err(SpecError::Field { field: "env", problem });
         if self.env.len() > 64 {
             return field(format!("has {} variables; at most 64 are passed on", self.env.len()));
+        }
+        let bytes: usize = self.env.iter().map(|(name, value)| name.len() + value.len()).sum();
+        if bytes > ENV_BYTES_MAX {
+            return field(format!("has {bytes} bytes; at most {ENV_BYTES_MAX} are passed on: put them into a file"));
         }
         for (name, value) in &self.env {
             let well_formed = name.len() <= 64
@@ -388,6 +394,10 @@ mod tests {
             &expect!["`entry` must be a command line of 1 to 4096 bytes, for example `python train.py`"],
         );
         check(|s| s.seconds_max = 0, &expect!["`max_hours` comes to 0 s: ask for more than 0 and at most 720 hours"]);
+        check(
+            |s| s.env.extend((0..9).map(|n| (format!("A{n}"), "x".repeat(4000)))),
+            &expect!["`env` has 36018 bytes; at most 32768 are passed on: put them into a file"],
+        );
         check(
             |s| drop(s.env.insert("LD_PRELOAD".into(), "x".into())),
             &expect![
