@@ -33,7 +33,10 @@ pub async fn write(control: &Control, job: &Job) -> anyhow::Result<()> {
     let mut epochs: BTreeMap<u64, Epoch> = BTreeMap::new();
     let mut leases = Vec::new();
     for record in &job.now.leases {
-        let epoch = control.store.epoch_with_lease(&record.lease).await?;
+        let epoch = match record.epoch {
+            Some(index) => control.store.epoch_with_lease_up_to(&record.lease, index).await?,
+            None => None,
+        };
         leases.push(lease(record, epoch.as_ref()));
         epochs.extend(epoch.map(|epoch| (epoch.index, epoch)));
     }

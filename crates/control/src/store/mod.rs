@@ -182,6 +182,8 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     async fn epoch_latest(&self) -> Result<Option<Epoch>>;
     /// The latest epoch with a leaf of this lease.
     async fn epoch_with_lease(&self, lease: &Address) -> Result<Option<Epoch>>;
+    /// The latest epoch with a leaf of this lease whose index is at most `index`.
+    async fn epoch_with_lease_up_to(&self, lease: &Address, index: u64) -> Result<Option<Epoch>>;
     /// Keeps a finished job's receipt. The first one stays.
     async fn receipt_put(&self, job: JobId, sha256: &Digest, receipt: &str) -> Result<()>;
     /// A job's receipt.

@@ -15,12 +15,25 @@ use atoll_interface::merkle::FLAG_FINAL;
 use atoll_interface::network::epoch_at;
 
 use super::Reconciler;
-use crate::app::{chain, leaves};
+use crate::app::chain::{self, Sent};
+use crate::app::leaves;
 use crate::control::Control;
 use crate::store::rows::{Epoch, EpochLeaf, Job, Pod};
 
+/// How long after a lease's end its pods may take to stop before its last leaf is written without them: a worker stops
+/// them by itself 30 s after the end. One that says for ever that it runs must not hold up the order.
+const STOP_S: i64 = 30;
+
 pub(super) struct Epochs {
     control: Arc<Control>,
+}
+
+/// What was served under one lease, as far as this operator knows.
+#[derive(Debug, Default)]
+struct Served {
+    seconds_by_slot: BTreeMap<u16, u64>,
+    /// Whether all its pods are over.
+    over: bool,
 }
 
 impl Epochs {
@@ -28,44 +41,73 @@ impl Epochs {
         Self { control: Arc::clone(control) }
     }
 
-    /// The leaf of every lease of one job that has a clock.
-    async fn leaves_of(&self, job: &Job, now: i64, leaves: &mut BTreeMap<Address, EpochLeaf>) -> anyhow::Result<bool> {
+    /// The leaf of every lease of one job that has a clock. What is final already is left out: it is attested once, so
+    /// that its root comes out of its hold however busy the market is. `redo` is an epoch that the chain refused: what
+    /// stood in it is attested again.
+    async fn leaves_of(
+        &self,
+        job: &Job,
+        now: i64,
+        redo: Option<u64>,
+        leaves: &mut BTreeMap<Address, EpochLeaf>,
+    ) -> anyhow::Result<bool> {
         let pods = self.control.store.pods_of(job.id).await?;
         let mut changed = false;
         for (address, lease) in chain::leases(&self.control, &job.order).await? {
             if lease.start == 0 || now <= lease.start {
                 continue;
             }
-            let leaf = leaf(&self.control, address, &lease, &pods, now)?;
-            let last = self.control.store.epoch_with_lease(&address).await?;
-            let last = last.as_ref().and_then(|epoch| epoch.leaves.iter().find(|leaf| leaf.lease == address));
-            changed |= last.is_none_or(|last| (last.device_seconds, last.flags) != (leaf.device_seconds, leaf.flags));
+            let epoch = self.control.store.epoch_with_lease(&address).await?;
+            let again = epoch.as_ref().is_some_and(|epoch| Some(epoch.index) == redo);
+            let last = epoch.as_ref().and_then(|epoch| epoch.leaves.iter().find(|leaf| leaf.lease == address));
+            if last.is_some_and(|last| last.flags & FLAG_FINAL != 0) && !again {
+                continue;
+            }
+            let leaf = leaf(address, &lease, &self.served(address, &pods), last, now)?;
+            changed |=
+                again || last.is_none_or(|last| (last.device_seconds, last.flags) != (leaf.device_seconds, leaf.flags));
             leaves.insert(address, leaf);
         }
         Ok(changed)
     }
+
+    fn served(&self, lease: Address, pods: &[Pod]) -> Served {
+        let mut served = Served { over: true, ..Served::default() };
+        for pod in pods.iter().filter(|pod| pod.lease == lease) {
+            let seen = self.control.links.observed(pod.id, pod.observation);
+            let claimed = pod.usage.map_or(0, |usage| usage.statement.served_ms);
+            let seconds = served_seconds(claimed, seen.observed_ms, u64::MAX);
+            let of_slot = served.seconds_by_slot.entry(pod.at.slot).or_default();
+            *of_slot = of_slot.saturating_add(seconds.saturating_mul(u64::from(pod.mask.count_ones())));
+            served.over &= pod.state.is_over();
+        }
+        served
+    }
 }
 
-/// What this operator attests of one lease now.
-fn leaf(control: &Control, address: Address, lease: &Lease, pods: &[Pod], now: i64) -> anyhow::Result<EpochLeaf> {
+/// What this operator attests of one lease at `now`, a chain time read before the lease.
+///
+/// Never less than it attested before or the chain has booked: what a node saw and did not write down before it was
+/// killed was seen all the same, and the program refuses a leaf that takes seconds back. Final only when it reaches the
+/// last second: the program closes a lease on nothing less.
+fn leaf(
+    address: Address,
+    lease: &Lease,
+    served: &Served,
+    last: Option<&EpochLeaf>,
+    now: i64,
+) -> anyhow::Result<EpochLeaf> {
     let cap = lease.cap(now).map_err(|error| anyhow::anyhow!("the cap of lease {address}: {error:?}"))?;
-    let mut seconds_by_slot: BTreeMap<u16, u64> = BTreeMap::new();
-    let mut over = true;
-    for pod in pods.iter().filter(|pod| pod.lease == address) {
-        let seen = control.links.observation(pod.id).unwrap_or(pod.observation);
-        let claimed = pod.usage.map_or(0, |usage| usage.statement.served_ms);
-        let served = served_seconds(claimed, seen.observed_ms, u64::MAX) * u64::from(pod.mask.count_ones());
-        *seconds_by_slot.entry(pod.at.slot).or_default() += served;
-        over &= pod.state.is_over();
-    }
-    let total: u64 = seconds_by_slot.values().sum();
-    let is_final = lease.devices_live == 0 && over;
+    let total = served.seconds_by_slot.values().fold(0_u64, |total, seconds| total.saturating_add(*seconds));
+    let before = last.map_or(0, |last| last.device_seconds).max(lease.device_seconds_paid);
+    let ended = lease.devices_live == 0 && now >= lease.last_second();
+    let is_final = ended && (served.over || now >= lease.last_second().saturating_add(STOP_S));
     Ok(EpochLeaf {
         lease: address,
-        device_seconds: total.min(cap),
+        device_seconds: total.max(before).min(cap),
         until: now,
         flags: if is_final { FLAG_FINAL } else { 0 },
-        slots_root: slots_root(&seconds_by_slot),
+        slots_root: slots_root(&served.seconds_by_slot),
     })
 }
 
@@ -88,8 +130,14 @@ impl Reconciler for Epochs {
         let Some(market) = self.control.market.snapshot() else { return Ok(()) };
         let now = chain::time(&self.control).await?;
         let latest = self.control.store.epoch_latest().await?;
+        let mut redo = None;
         if let Some(latest) = &latest {
-            chain::post_epoch(&self.control, latest).await?;
+            // An epoch begins only when the one before it stands, or can no longer stand.
+            match chain::post_epoch(&self.control, latest).await? {
+                Sent::Confirmed => {}
+                Sent::Failed(_) => redo = Some(latest.index),
+                Sent::Waiting | Sent::Expired => return Ok(()),
+            }
         }
         let Some(over) =
             epoch_at(now, market.network.epoch_zero, market.network.epoch_s).and_then(|at| at.checked_sub(1))
@@ -101,7 +149,7 @@ impl Reconciler for Epochs {
         }
         let (mut leaves, mut changed) = (BTreeMap::new(), false);
         for job in self.control.store.jobs_open().await? {
-            changed |= self.leaves_of(&job, now, &mut leaves).await?;
+            changed |= self.leaves_of(&job, now, redo, &mut leaves).await?;
         }
         if !changed {
             return Ok(());
@@ -113,5 +161,62 @@ impl Reconciler for Epochs {
         chain::post_epoch(&self.control, &epoch).await?;
         self.control.wake.signal();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use atoll_domain::key::PublicKey;
+
+    const AT: Address = PublicKey([1; 32]);
+
+    /// One device from 1,000 to 2,000.
+    fn lease() -> Lease {
+        let mut lease = Lease::new();
+        (lease.start, lease.cap_since, lease.end, lease.devices_live) = (1_000, 1_000, 2_000, 1);
+        lease
+    }
+
+    fn released(at: i64) -> Lease {
+        let mut lease = lease();
+        (lease.devices_live, lease.cap_since, lease.released_at) = (0, at, at);
+        lease.cap_base = (at - 1_000).cast_unsigned();
+        lease
+    }
+
+    fn served(seconds: u64, over: bool) -> Served {
+        Served { seconds_by_slot: BTreeMap::from([(0, seconds)]), over }
+    }
+
+    #[test]
+    fn served_time_is_never_above_the_cap_nor_below_what_was_said() {
+        let at = |lease: &Lease, seconds, last: Option<&EpochLeaf>| {
+            leaf(AT, lease, &served(seconds, false), last, 1_100).unwrap().device_seconds
+        };
+        assert_eq!(at(&lease(), 60, None), 60);
+        assert_eq!(at(&lease(), 600, None), 100, "the chain's cap");
+        let before = leaf(AT, &lease(), &served(90, false), None, 1_095).unwrap();
+        assert_eq!(at(&lease(), 88, Some(&before)), 90, "two seconds of memory were lost");
+        let mut paid = lease();
+        paid.device_seconds_paid = 91;
+        assert_eq!(at(&paid, 88, Some(&before)), 91);
+    }
+
+    #[test]
+    fn a_final_leaf_reaches_the_last_second() {
+        let flags = |lease: &Lease, over, now| leaf(AT, lease, &served(9, over), None, now).unwrap().flags;
+        assert_eq!(flags(&lease(), true, 1_050), 0, "it still runs");
+        // The clock was read before the lease was released: the program would not close on it.
+        assert_eq!(flags(&released(1_051), true, 1_050), 0);
+        assert_eq!(flags(&released(1_051), true, 1_051), FLAG_FINAL);
+        assert_eq!(flags(&released(2_500), true, 2_000), FLAG_FINAL, "it had ended before");
+    }
+
+    #[test]
+    fn a_pod_that_never_stops_does_not_hold_up_its_lease() {
+        let flags = |now| leaf(AT, &released(1_100), &served(9, false), None, now).unwrap().flags;
+        assert_eq!(flags(1_129), 0);
+        assert_eq!(flags(1_130), FLAG_FINAL);
     }
 }

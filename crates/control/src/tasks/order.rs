@@ -5,7 +5,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use atoll_domain::job::JobState;
+use atoll_domain::job::{JobState, SignedSpec};
+use atoll_interface::layout::Order;
 
 use super::{Reconciler, for_each_job};
 use crate::app::chain::{self, Sent};
@@ -23,8 +24,15 @@ impl Orders {
     }
 
     async fn step(&self, found: Job) -> anyhow::Result<()> {
-        if chain::order(&self.control, &found.order).await?.is_some() {
+        if let Some(order) = chain::order(&self.control, &found.order).await? {
+            chain::renters_landed(&self.control, &found).await?;
+            if !is_for(&order, &found)? {
+                let reason = "another order of its renter stands at its address, which nobody fills: close it";
+                return self.over(&found, reason.to_owned()).await;
+            }
+            // Written down at once: anyone may close an order that is over, and the receipt needs them then.
             job::change(&self.control, &found, |now| {
+                now.terms = Some(chain::terms(&order));
                 now.state = JobState::Placing;
                 now.reason = String::new();
             })
@@ -40,16 +48,28 @@ impl Orders {
     }
 
     async fn never_posted(&self, found: &Job, reason: &str) -> anyhow::Result<()> {
+        self.over(found, format!("its order was not posted: {reason}; nothing was charged, submit it again")).await
+    }
+
+    async fn over(&self, found: &Job, reason: String) -> anyhow::Result<()> {
         let now = self.control.now();
         job::change(&self.control, found, |job| {
             job.state = JobState::Failed;
             job.outcome = Some(atoll_domain::job::JobOutcome::Failed);
-            job.reason = format!("its order was not posted: {reason}; nothing was charged, submit it again");
+            job.reason = reason;
             job.ended = Some(now);
         })
         .await?;
         Ok(())
     }
+}
+
+/// Whether an order is the one that a job was accepted with. Its renter alone could have put another one there.
+fn is_for(order: &Order, job: &Job) -> anyhow::Result<bool> {
+    let spec = job::spec_of(job)?;
+    let root = SignedSpec { bytes: job.spec.clone(), signature: job.spec_signature }.root();
+    let devices = (order.devices, order.devices_min) == (spec.devices, spec.devices);
+    Ok(order.spec_root == root.0 && devices && u64::from(order.duration_s) == spec.seconds_max)
 }
 
 impl Reconciler for Orders {

@@ -33,7 +33,7 @@ impl Placements {
     }
 
     async fn step(&self, found: Job) -> anyhow::Result<()> {
-        let Some(order) = chain::order(&self.control, &found.order).await? else { return Ok(()) };
+        let Some(order) = chain::order(&self.control, &found.order).await? else { return self.gone(&found).await };
         let pods = self.control.store.pods_of(found.id).await?;
         self.release_gone(&found, &order, &pods).await?;
         let now = chain::time(&self.control).await?;
@@ -45,6 +45,7 @@ impl Placements {
         if order.active_at != 0 && found.now.state == JobState::Placing {
             self.control.store.devices_unreserve(found.id).await?;
             job::change(&self.control, &found, |now| {
+                now.terms = Some(chain::terms(&order));
                 now.state = JobState::Starting;
                 now.reason = String::new();
                 now.refusals.clear();
@@ -63,6 +64,14 @@ impl Placements {
         self.fill(&found, &spec, &order, &pods).await
     }
 
+    /// An order without leases may be closed by its renter at any time: then there is nothing left to do but to say so.
+    async fn gone(&self, job: &Job) -> anyhow::Result<()> {
+        if chain::order_is_closed(&self.control, job).await? {
+            job::end(&self.control, job, JobOutcome::Failed, "its order was closed, and what it held refunded").await?;
+        }
+        Ok(())
+    }
+
     /// Slots whose pod is gone go back to the order, so that they cost nothing and can be filled again.
     async fn release_gone(&self, job: &Job, order: &Order, pods: &[Pod]) -> anyhow::Result<()> {
         let gone: Vec<&Pod> = pods.iter().filter(|pod| job.now.gone.contains(&pod.id)).collect();
@@ -71,7 +80,9 @@ impl Placements {
         }
         for slot in chain::live_slots(&self.control, job).await? {
             if gone.iter().any(|pod| pod.lease == slot.lease && pod.at == slot.at) {
-                chain::release(&self.control, job, &slot, ReleaseReason::Lost).await?;
+                if chain::release(&self.control, job, &slot, ReleaseReason::Lost).await? != Sent::Confirmed {
+                    continue;
+                }
                 let message = format!("lease of {} released at its last served second", slot.worker);
                 let fields = [("worker", slot.worker.to_string()), ("lease", slot.lease.to_string())];
                 let told = job::event(self.control.now(), "chain", message, &fields);
@@ -84,6 +95,17 @@ impl Placements {
 
     async fn fill(&self, job: &Job, spec: &JobSpec, order: &Order, pods: &[Pod]) -> anyhow::Result<()> {
         let Some(market) = self.control.market.snapshot() else { return Ok(()) };
+        match chain::fill_under_way(&self.control, job, order).await? {
+            // It took these devices or will: the order tells in the next run.
+            Some(Sent::Confirmed) => {
+                self.control.wake.signal();
+                return Ok(());
+            }
+            Some(Sent::Waiting) => return Ok(()),
+            Some(Sent::Failed(_) | Sent::Expired) | None => {}
+        }
+        // Nothing of this job is under way, so what it had reserved is free for its own new choice too.
+        self.control.store.devices_unreserve(job.id).await?;
         let problem = Problem {
             model: spec.model.clone(),
             devices: order.devices_open,
@@ -110,26 +132,31 @@ impl Placements {
             Err(error) => return Err(error.into()),
         }
         for group in chain::groups(&market, &plan) {
-            self.fill_group(job, &group).await?;
+            // Each fill takes the order's next lease number, which stands only when the one before has landed.
+            if !self.fill_group(job, &group).await? {
+                break;
+            }
         }
         Ok(())
     }
 
-    async fn fill_group(&self, job: &Job, group: &Group) -> anyhow::Result<()> {
+    /// Fills one group; true when it is leased.
+    async fn fill_group(&self, job: &Job, group: &Group) -> anyhow::Result<bool> {
         match chain::fill(&self.control, job, group).await? {
             Sent::Confirmed => {
                 let message = format!("leased {} device(s) of {}", group.devices(), group.workers_in_words());
                 let told = job::event(self.control.now(), "chain", message, &[]);
                 self.control.store.events_add(job.id, &[told]).await?;
+                self.control.wake.signal();
+                Ok(true)
             }
             Sent::Failed(reason) => {
                 tracing::info!(job = %job.id, reason, "a fill lost; choosing again");
                 self.control.store.devices_unreserve(job.id).await?;
+                Ok(false)
             }
-            Sent::Waiting | Sent::Expired => {}
+            Sent::Waiting | Sent::Expired => Ok(false),
         }
-        self.control.wake.signal();
-        Ok(())
     }
 
     /// Says why nobody serves the order, once per change.

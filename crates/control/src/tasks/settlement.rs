@@ -4,7 +4,7 @@
 //! final leaf, fees collected, the order closed. Every step looks at the chain first and is one transaction that the
 //! program accepts once.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,11 +14,16 @@ use atoll_domain::key::{Address, PublicKey};
 use atoll_domain::lease::ReleaseReason;
 use atoll_interface::layout::{LEASE_FINAL, Lease, Order};
 use atoll_interface::merkle::FLAG_FINAL;
+use atoll_interface::network::epoch_at;
 
 use super::{Reconciler, for_each_job, pods};
-use crate::app::{chain, job, leaves, receipt};
+use crate::app::chain::{self, Sent};
+use crate::app::{job, leaves, receipt};
 use crate::control::Control;
-use crate::store::rows::{Job, LeaseRecord, Pod};
+use crate::store::rows::{Epoch, EpochLeaf, Job, LeaseRecord, Pod};
+
+/// How long pods are waited for after the command's end. A worker stops one in well under a second.
+const STOP_MAX: Duration = Duration::from_secs(10);
 
 pub(super) struct Settlements {
     control: Arc<Control>,
@@ -29,75 +34,124 @@ impl Settlements {
         Self { control: Arc::clone(control) }
     }
 
-    async fn step(&self, found: Job) -> anyhow::Result<()> {
+    async fn step(&self, mut found: Job) -> anyhow::Result<()> {
         let control = &self.control;
-        for (address, lease) in chain::leases(control, &found.order).await? {
-            self.settle(&found, &address, &lease).await?;
-        }
-        // Closing reads what settling wrote.
-        let mut found = found;
         if let Some(order) = chain::order(control, &found.order).await? {
+            let leases = chain::leases(control, &found.order).await?;
+            found = self.note_new(found, &order, &leases).await?;
+            for (address, lease) in &leases {
+                found = self.settle(found, &order, address, lease).await?;
+            }
+            // Closing reads what settling wrote.
             for (address, lease) in chain::leases(control, &found.order).await? {
                 // A lease that never got a clock has nothing to attest.
                 if lease.devices_live == 0 && (lease.flags & LEASE_FINAL != 0 || lease.start == 0) {
-                    found = self.close_lease(&found, &order, &address, &lease).await?;
+                    found = self.close_lease(found, &order, &address, &lease).await?;
                 }
             }
         }
         if found.now.state == JobState::Settling { self.wind_up(found).await } else { Ok(()) }
     }
 
-    /// Books the newest leaf of a lease, once its root is out of its hold.
-    async fn settle(&self, job: &Job, address: &Address, lease: &Lease) -> anyhow::Result<()> {
-        let Some(epoch) = self.control.store.epoch_with_lease(address).await? else { return Ok(()) };
-        let Some((index, leaf, path)) = leaves::find(&epoch, address) else { return Ok(()) };
-        let news = leaf.device_seconds > lease.device_seconds_paid;
-        let last = leaf.flags & FLAG_FINAL != 0 && lease.flags & LEASE_FINAL == 0;
-        if (news || last) && chain::epoch_pays(&self.control, &epoch).await? {
-            chain::settle(&self.control, job, &epoch, index, &leaf, &path).await?;
+    /// Writes down every lease when it is first seen: once nothing is owed, anyone may close it, and the receipt must
+    /// name it all the same.
+    async fn note_new(&self, found: Job, order: &Order, leases: &[(Address, Lease)]) -> anyhow::Result<Job> {
+        let is_new = |address: &Address| found.now.leases.iter().all(|known| known.lease != *address);
+        let new: Vec<&(Address, Lease)> = leases.iter().filter(|(address, _)| is_new(address)).collect();
+        if new.is_empty() {
+            return Ok(found);
         }
-        Ok(())
+        let live = chain::live_slots(&self.control, &found).await?;
+        let pods = self.control.store.pods_of(found.id).await?;
+        let mut records = Vec::new();
+        for (address, lease) in new {
+            let page = chain::page_of(&self.control, &PublicKey(lease.page)).await?.header;
+            let leased = live.iter().filter(|slot| slot.lease == *address).map(|slot| (slot.at.slot, slot.worker));
+            let served = pods.iter().filter(|pod| pod.lease == *address).map(|pod| (pod.at.slot, pod.worker));
+            let slots: BTreeMap<u16, WorkerId> = leased.chain(served).collect();
+            let mut record = LeaseRecord {
+                lease: *address,
+                n: lease.n,
+                page: PublicKey(lease.page),
+                page_no: page.page_no,
+                supplier: PublicKey(page.supplier),
+                workers: slots.values().copied().collect(),
+                slots: slots.into_keys().collect(),
+                refill: false,
+                lost: false,
+                mask: lease.mask,
+                ask_uusd: lease.ask_uusd,
+                rate: lease.rate,
+                start: 0,
+                end: 0,
+                released_at: 0,
+                device_seconds: 0,
+                epoch: None,
+            };
+            bring_up(&mut record, order, lease, false);
+            records.push(record);
+        }
+        Ok(job::change(&self.control, &found, |now| now.leases.extend(records)).await?)
     }
 
-    /// Writes down what the receipt needs, then pays the supplier and closes the lease.
-    async fn close_lease(&self, found: &Job, order: &Order, address: &Address, lease: &Lease) -> anyhow::Result<Job> {
-        let record = self.record(found, order, address, lease).await?;
-        let changed = if found.now.leases.iter().any(|known| known.lease == *address) {
-            found.clone()
-        } else {
-            job::change(&self.control, found, |now| now.leases.push(record)).await?
+    /// Brings a lease's record up to the present; with `leaf`, to where settling that leaf will bring it.
+    async fn note(
+        &self,
+        found: Job,
+        order: &Order,
+        (address, lease): (&Address, &Lease),
+        leaf: Option<(&Epoch, &EpochLeaf)>,
+    ) -> anyhow::Result<Job> {
+        let pods = self.control.store.pods_of(found.id).await?;
+        let lost = pods.iter().any(|pod| pod.lease == *address && found.now.gone.contains(&pod.id));
+        let changed = job::change(&self.control, &found, |now| {
+            for record in now.leases.iter_mut().filter(|record| record.lease == *address) {
+                bring_up(record, order, lease, lost);
+                if let Some((epoch, leaf)) = leaf {
+                    (record.device_seconds, record.epoch) = (leaf.device_seconds, Some(epoch.index));
+                }
+            }
+        });
+        Ok(changed.await?)
+    }
+
+    /// Books the newest leaf of a lease whose root is out of its hold. What a last leaf says is written down first: with
+    /// it booked, anyone may close the lease.
+    async fn settle(&self, found: Job, order: &Order, address: &Address, lease: &Lease) -> anyhow::Result<Job> {
+        let Some(epoch) = self.newest_out_of_hold(address).await? else { return Ok(found) };
+        let Some((index, leaf, path)) = leaves::find(&epoch, address) else { return Ok(found) };
+        let last = leaf.flags & FLAG_FINAL != 0 && lease.flags & LEASE_FINAL == 0;
+        // Once released only the last leaf is booked: on an earlier one that reaches as far, anyone could close the lease.
+        let news = leaf.device_seconds > lease.device_seconds_paid && lease.devices_live > 0;
+        if !(news || last) || !chain::epoch_pays(&self.control, &epoch).await? {
+            return Ok(found);
+        }
+        let found = if last { self.note(found, order, (address, lease), Some((&epoch, &leaf))).await? } else { found };
+        if chain::settle(&self.control, &found, &epoch, index, &leaf, &path).await? == Sent::Confirmed {
+            self.control.wake.signal();
+        }
+        Ok(found)
+    }
+
+    /// The newest epoch with a leaf of this lease that can be out of its hold by now. The latest of all is not asked for:
+    /// where the hold is longer than an epoch, there is always a later one.
+    async fn newest_out_of_hold(&self, lease: &Address) -> anyhow::Result<Option<Epoch>> {
+        let Some(market) = self.control.market.snapshot() else { return Ok(None) };
+        let facts = &market.network;
+        let then = chain::time(&self.control).await?.saturating_sub(i64::from(facts.epoch_hold_s));
+        let Some(over) = epoch_at(then, facts.epoch_zero, facts.epoch_s).and_then(|at| at.checked_sub(1)) else {
+            return Ok(None);
         };
-        chain::close_lease(&self.control, &changed, address, lease).await?;
-        self.control.wake.signal();
-        Ok(changed)
+        Ok(self.control.store.epoch_with_lease_up_to(lease, over).await?)
     }
 
-    async fn record(&self, job: &Job, order: &Order, address: &Address, lease: &Lease) -> anyhow::Result<LeaseRecord> {
-        let pods = self.control.store.pods_of(job.id).await?;
-        let pods: Vec<&Pod> = pods.iter().filter(|pod| pod.lease == *address).collect();
-        let epoch = self.control.store.epoch_with_lease(address).await?;
-        let page = chain::page(&self.control, &lease.page).await?;
-        let slots: BTreeSet<u16> = pods.iter().map(|pod| pod.at.slot).collect();
-        let workers: BTreeSet<WorkerId> = pods.iter().map(|pod| pod.worker).collect();
-        Ok(LeaseRecord {
-            lease: *address,
-            n: lease.n,
-            page: PublicKey(lease.page),
-            page_no: page.page_no,
-            supplier: PublicKey(page.supplier),
-            workers: workers.into_iter().collect(),
-            refill: lease.start > order.active_at,
-            lost: pods.iter().any(|pod| job.now.gone.contains(&pod.id)),
-            slots: slots.into_iter().collect(),
-            mask: lease.mask,
-            ask_uusd: lease.ask_uusd,
-            rate: lease.rate,
-            start: lease.start,
-            end: lease.end,
-            released_at: lease.released_at,
-            device_seconds: lease.device_seconds_paid,
-            epoch: epoch.map(|epoch| epoch.index),
-        })
+    /// Writes down how the lease ended, then pays the supplier and closes it.
+    async fn close_lease(&self, found: Job, order: &Order, address: &Address, lease: &Lease) -> anyhow::Result<Job> {
+        let found = self.note(found, order, (address, lease), None).await?;
+        if chain::close_lease(&self.control, &found, address, lease).await? == Sent::Confirmed {
+            self.control.wake.signal();
+        }
+        Ok(found)
     }
 
     /// After the command's end: stop, release, collect, close, receipt.
@@ -106,18 +160,25 @@ impl Settlements {
         let all = control.store.pods_of(found.id).await?;
         let live: Vec<&Pod> = all.iter().filter(|pod| !pod.state.is_over()).collect();
         if !live.is_empty() {
-            return pods::stop(control, &live, "the job has ended").await;
+            pods::stop(control, &live, "the job has ended").await?;
+            // What stops in time says what it served. What does not must not cost on.
+            if control.now().since(found.now.since) < STOP_MAX {
+                return Ok(());
+            }
         }
-        let Some(order) = chain::order(control, &found.order).await? else { return self.finish(&found).await };
+        let Some(order) = chain::order(control, &found.order).await? else {
+            return if chain::order_is_closed(control, &found).await? { self.finish(&found).await } else { Ok(()) };
+        };
         if order.devices_live > 0 {
             for slot in chain::live_slots(control, &found).await? {
                 let lost = all
                     .iter()
                     .any(|pod| pod.lease == slot.lease && pod.at == slot.at && found.now.gone.contains(&pod.id));
                 let reason = if lost { ReleaseReason::Lost } else { ReleaseReason::Done };
-                chain::release(control, &found, &slot, reason).await?;
+                if chain::release(control, &found, &slot, reason).await? == Sent::Confirmed {
+                    control.wake.signal();
+                }
             }
-            control.wake.signal();
             return Ok(());
         }
         if order.leases_open > 0 {
@@ -128,11 +189,12 @@ impl Settlements {
 
     async fn close_order(&self, found: &Job, order: &Order) -> anyhow::Result<()> {
         let found = &job::change(&self.control, found, |now| now.terms = Some(chain::terms(order))).await?;
-        if order.fees > 0 {
-            chain::collect_fees(&self.control, found).await?;
+        if order.fees > 0 && chain::collect_fees(&self.control, found, order).await? != Sent::Confirmed {
+            return Ok(());
         }
-        chain::close_order(&self.control, found, order).await?;
-        self.control.wake.signal();
+        if chain::close_order(&self.control, found, order).await? == Sent::Confirmed {
+            self.control.wake.signal();
+        }
         Ok(())
     }
 
@@ -146,12 +208,21 @@ impl Settlements {
     }
 }
 
+/// What the chain says of a lease now. Slots and workers stay those it was made with.
+const fn bring_up(record: &mut LeaseRecord, order: &Order, lease: &Lease, lost: bool) {
+    record.refill = order.active_at != 0 && lease.start > order.active_at;
+    record.lost = lost;
+    (record.start, record.end) = (lease.start, lease.end);
+    record.released_at = lease.released_at;
+    record.device_seconds = lease.device_seconds_paid;
+}
+
 impl Reconciler for Settlements {
     const NAME: &'static str = "settlements";
     const PERIOD: Duration = Duration::from_millis(500);
 
     async fn run(&mut self) -> anyhow::Result<()> {
-        let wanted = |job: &Job| job.now.state > JobState::Placing;
+        let wanted = |job: &Job| job.now.state > JobState::Ordering;
         for_each_job(&self.control, Self::NAME, wanted, |job| self.step(job)).await
     }
 }

@@ -86,8 +86,11 @@ pub(super) async fn the_first_epoch_of_an_index_stays(at: &Fresh) {
     assert_eq!(store.epoch_put(&epoch(0, &[])).await.unwrap(), epoch(0, &[]));
 
     assert_eq!(store.epoch_latest().await.unwrap(), Some(second.clone()));
-    assert_eq!(store.epoch_with_lease(&lease(1)).await.unwrap(), Some(second));
-    assert_eq!(store.epoch_with_lease(&lease(2)).await.unwrap(), Some(first));
+    assert_eq!(store.epoch_with_lease(&lease(1)).await.unwrap(), Some(second.clone()));
+    assert_eq!(store.epoch_with_lease(&lease(2)).await.unwrap(), Some(first.clone()));
+    for (up_to, expected) in [(0, None), (1, Some(first)), (2, Some(second.clone())), (9, Some(second))] {
+        assert_eq!(store.epoch_with_lease_up_to(&lease(1), up_to).await.unwrap(), expected, "up to {up_to}");
+    }
     assert_eq!(store.epoch_with_lease(&lease(3)).await.unwrap(), None);
 }
 

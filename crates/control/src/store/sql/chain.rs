@@ -107,10 +107,13 @@ pub(super) async fn epoch_latest(tx: &mut Tx<'_>) -> Result<Option<Epoch>> {
     tx.query_first(&format!("{EPOCH} order by number desc limit 1"), &[]).await?.map(epoch).transpose()
 }
 
-pub(super) async fn epoch_with_lease(tx: &mut Tx<'_>, lease: &Address) -> Result<Option<Epoch>> {
-    let sql =
-        format!("{EPOCH} where number = (select epoch from epoch_leases where lease = $1 order by epoch desc limit 1)");
-    tx.query_first(&sql, &[Value::bytes(&lease.0)]).await?.map(epoch).transpose()
+pub(super) async fn epoch_with_lease(tx: &mut Tx<'_>, lease: &Address, up_to: u64) -> Result<Option<Epoch>> {
+    let sql = format!(
+        "{EPOCH} where number = \
+         (select epoch from epoch_leases where lease = $1 and epoch <= $2 order by epoch desc limit 1)"
+    );
+    let up_to = Value::int("the epoch's index", up_to)?;
+    tx.query_first(&sql, &[Value::bytes(&lease.0), up_to]).await?.map(epoch).transpose()
 }
 
 pub(super) async fn receipt_put(tx: &mut Tx<'_>, job: JobId, sha256: &Digest, receipt: &str) -> Result<()> {

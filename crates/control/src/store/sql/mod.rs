@@ -247,7 +247,11 @@ impl<E: Engine> Store for Sql<E> {
     }
 
     async fn epoch_with_lease(&self, lease: &Address) -> Result<Option<Epoch>> {
-        self.0.read(*lease, |lease, tx| Box::pin(chain::epoch_with_lease(tx, lease))).await
+        self.epoch_with_lease_up_to(lease, i64::MAX.cast_unsigned()).await
+    }
+
+    async fn epoch_with_lease_up_to(&self, lease: &Address, index: u64) -> Result<Option<Epoch>> {
+        self.0.read((*lease, index), |(lease, index), tx| Box::pin(chain::epoch_with_lease(tx, lease, *index))).await
     }
 
     async fn receipt_put(&self, job: JobId, sha256: &Digest, receipt: &str) -> Result<()> {

@@ -1,0 +1,309 @@
+//! Asking: one function a request. Who must act, on which accounts, under which key of the outbox.
+
+use atoll_chain::market::instruction::{self as build, Place};
+use atoll_chain::market::{address, data as ix};
+use atoll_chain::rpc::Commitment;
+use atoll_chain::{Hash, Instruction, Keypair, SignedTransaction, spl};
+use atoll_domain::id::WorkerId;
+use atoll_domain::key::{Address, PublicKey};
+use atoll_domain::lease::ReleaseReason;
+use atoll_domain::money::UsdMicrosPerHour;
+use atoll_domain::placement::Plan;
+use atoll_interface::layout::{Lease, Order};
+use atoll_interface::settlement::Reason;
+use atoll_interface::{Hashes, NO_ADDRESS};
+
+use super::super::leaves;
+use super::super::market::MarketView;
+use super::outbox::{self, Sent, node_key, submit};
+use super::read::{self, LiveSlot};
+use super::{at, page_of};
+use crate::control::Control;
+use crate::store::rows::{ChainTxState, Epoch, EpochLeaf, Job};
+
+/// How many blocks a renter's transaction is waited for, counted from when it was accepted: the 150 that a blockhash
+/// lives, and 50 more for nodes that lag behind one another.
+const RENTERS_BLOCKS: u64 = 200;
+
+/// Slots of one page with one mask and one ask: what one `fill_order` takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    page: Address,
+    mask: u16,
+    ask: UsdMicrosPerHour,
+    slots: Vec<(u16, WorkerId)>,
+}
+
+impl Group {
+    /// How many devices it takes.
+    #[must_use]
+    pub fn devices(&self) -> u32 {
+        self.mask.count_ones() * u32::try_from(self.slots.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Its workers, for people.
+    #[must_use]
+    pub fn workers_in_words(&self) -> String {
+        self.slots.iter().map(|(_, worker)| worker.to_string()).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// The groups that a plan needs: one `fill_order` each.
+#[must_use]
+pub fn groups(market: &MarketView, plan: &Plan) -> Vec<Group> {
+    let mut groups: Vec<Group> = Vec::new();
+    for placed in &plan.placed {
+        let Some(offer) = market.offers.get(&placed.worker) else { continue };
+        let same =
+            |group: &&mut Group| group.page == offer.at.page && group.mask == placed.mask && group.ask == offer.ask;
+        let member = (offer.at.slot, placed.worker);
+        match groups.iter_mut().find(same) {
+            Some(group) => group.slots.push(member),
+            None => {
+                groups.push(Group { page: offer.at.page, mask: placed.mask, ask: offer.ask, slots: vec![member] });
+            }
+        }
+    }
+    groups
+}
+
+fn fits(instruction: Result<Instruction, atoll_interface::Error>) -> anyhow::Result<Instruction> {
+    instruction.map_err(|error| anyhow::anyhow!("an instruction does not fit: {}", error.words()))
+}
+
+/// First slot and bitmap bytes of some slots.
+fn bitmap(slots: &[u16]) -> (u16, Vec<u8>) {
+    let first = slots.iter().copied().min().unwrap_or_default();
+    let last = slots.iter().copied().max().unwrap_or_default();
+    let mut bits = vec![0_u8; usize::from(last - first) / 8 + 1];
+    for slot in slots {
+        let at = usize::from(slot - first);
+        bits[at / 8] |= 1 << (at % 8);
+    }
+    (first, bits)
+}
+
+fn fill_key(job: &Job, order: &Order) -> String {
+    format!("fill_order/{}/{}", job.order, order.leases_made)
+}
+
+/// Follows the order's next fill, when one is on its way already; none when there is none.
+///
+/// # Errors
+/// When store or chain fail.
+pub async fn fill_under_way(control: &Control, job: &Job, order: &Order) -> anyhow::Result<Option<Sent>> {
+    outbox::under_way(control, &fill_key(job, order)).await
+}
+
+/// Gives one group to a job's order.
+///
+/// # Errors
+/// When store or chain fail.
+pub async fn fill(control: &Control, job: &Job, group: &Group) -> anyhow::Result<Sent> {
+    let Some(order) = read::order(control, &job.order).await? else {
+        return Ok(Sent::Failed("the order is gone".into()));
+    };
+    let page = page_of(control, &group.page).await?.header;
+    let numbers: Vec<u16> = group.slots.iter().map(|(slot, _)| *slot).collect();
+    let (first_slot, bits) = bitmap(&numbers);
+    let place = Place {
+        order: at(&job.order),
+        supplier: at(&PublicKey(page.supplier)),
+        page_no: page.page_no,
+        n: order.leases_made,
+    };
+    let data = ix::FillOrder {
+        mask: group.mask,
+        ask_max: group.ask.0,
+        first_slot,
+        bits: &bits,
+        group_index: 0,
+        group_path: Hashes::new(&[]),
+    };
+    let node = node_key(control);
+    let fill = fits(build::fill_order(node.address(), node.address(), place, &data))?;
+    submit(control, fill_key(job, &order), Some(job), &[fill], &[&node]).await
+}
+
+/// Gives one slot of a lease back. A slot is leased once in a lease's life, so once is for ever.
+///
+/// # Errors
+/// When store or chain fail.
+pub async fn release(control: &Control, job: &Job, slot: &LiveSlot, reason: ReleaseReason) -> anyhow::Result<Sent> {
+    let reason = match reason {
+        ReleaseReason::Lost => Reason::Lost,
+        ReleaseReason::Leave => Reason::Leave,
+        ReleaseReason::Done | ReleaseReason::Stopped => Reason::Done,
+    };
+    let (first_slot, bits) = bitmap(&[slot.at.slot]);
+    // The chain heeds the time only from the supplier's side.
+    let data = ix::ReleaseLease { reason: reason as u8, effective_at: 0, first_slot, bits: &bits };
+    let node = node_key(control);
+    let (order, lease, page) = (at(&job.order), at(&slot.lease), at(&slot.at.page));
+    let release = fits(build::release_lease(node.address(), order, lease, page, None, &data))?;
+    let key = format!("release_lease/{}/{}", slot.lease, slot.at.slot);
+    submit(control, key, Some(job), &[release], &[&node]).await
+}
+
+/// Votes for an epoch's root.
+///
+/// # Errors
+/// When store or chain fail.
+pub async fn post_epoch(control: &Control, epoch: &Epoch) -> anyhow::Result<Sent> {
+    let node = node_key(control);
+    let attestor = Keypair::from_seed(&control.keys.attestor.seed());
+    let vote = build::post_epoch(attestor.address(), node.address(), epoch.index, Hash(epoch.root.0));
+    submit(control, format!("post_epoch/{}", epoch.index), None, &[vote], &[&node, &attestor]).await
+}
+
+/// Whether an epoch's root is final and out of its hold.
+///
+/// # Errors
+/// When the chain does not answer.
+pub async fn epoch_pays(control: &Control, epoch: &Epoch) -> anyhow::Result<bool> {
+    let Some(market) = control.market.snapshot() else { return Ok(false) };
+    // Money moves on what cannot be undone.
+    let settled = atoll_chain::market::Market::new(control.rpc.at(Commitment::Finalized));
+    let Some(found) = settled.epoch(epoch.index, &Hash(epoch.root.0)).await? else { return Ok(false) };
+    let final_at = found.value.final_at;
+    let pays_at = final_at.saturating_add(i64::from(market.network.epoch_hold_s));
+    Ok(final_at != 0 && read::time(control).await? > pays_at)
+}
+
+/// Books a leaf.
+///
+/// # Errors
+/// When store or chain fail.
+pub async fn settle(
+    control: &Control,
+    job: &Job,
+    epoch: &Epoch,
+    leaf_index: u32,
+    leaf: &EpochLeaf,
+    path: &[[u8; 32]],
+) -> anyhow::Result<Sent> {
+    let row = leaves::of_row(leaf);
+    let data = ix::SettleLease {
+        device_seconds: row.device_seconds,
+        until: row.until,
+        flags: row.flags,
+        slots_root: row.slots_root,
+        leaf_index,
+        path: Hashes::new(path),
+    };
+    let root = address::epoch(epoch.index, &Hash(epoch.root.0));
+    let settle = fits(build::settle_lease(at(&job.order), at(&leaf.lease), root, &data))?;
+    submit(control, format!("settle_lease/{}/{}", leaf.lease, epoch.index), Some(job), &[settle], &[]).await
+}
+
+/// Makes sure that a wallet has a token account of ATL, and names it.
+fn token_account(control: &Control, wallet: &[u8; 32], mint: &Address) -> (Instruction, atoll_chain::Address) {
+    let (wallet, mint) = (atoll_chain::Address(*wallet), at(mint));
+    let create = spl::create_associated_token(node_key(control).address(), wallet, mint);
+    (create, spl::associated_token_address(&wallet, &mint))
+}
+
+fn mint(control: &Control) -> anyhow::Result<(Address, Address)> {
+    let market = control.market.snapshot().ok_or_else(|| anyhow::anyhow!("the chain has not answered yet"))?;
+    Ok((market.network.mint, market.network.treasury))
+}
+
+/// Pays what a lease is owed and closes it.
+///
+/// # Errors
+/// When store or chain fail.
+pub async fn close_lease(control: &Control, job: &Job, address: &Address, lease: &Lease) -> anyhow::Result<Sent> {
+    let page = PublicKey(lease.page);
+    let supplier = page_of(control, &page).await?.header.supplier;
+    let (create, destination) = token_account(control, &supplier, &mint(control)?.0);
+    let rent_payer = atoll_chain::Address(lease.rent_payer);
+    let close = build::close_lease(at(&job.order), at(address), at(&page), destination, rent_payer);
+    submit(control, format!("close_lease/{address}"), Some(job), &[create, close], &[]).await
+}
+
+/// Burns and banks an order's fees. They may come again after they were collected, so each time has its own key.
+///
+/// # Errors
+/// When store or chain fail.
+pub async fn collect_fees(control: &Control, job: &Job, order: &Order) -> anyhow::Result<Sent> {
+    let (mint, treasury) = mint(control)?;
+    let collect = build::collect_fees(at(&job.order), at(&mint), at(&treasury));
+    let key = format!("collect_fees/{}/{}", job.order, order.fees_collected);
+    submit(control, key, Some(job), &[collect], &[]).await
+}
+
+/// Refunds the rest of the escrow and closes the order.
+///
+/// # Errors
+/// When store or chain fail.
+pub async fn close_order(control: &Control, job: &Job, order: &Order) -> anyhow::Result<Sent> {
+    let node = node_key(control);
+    let mut instructions = Vec::new();
+    let (refund, budget) = if order.budget == NO_ADDRESS {
+        let (create, refund) = token_account(control, &order.renter, &mint(control)?.0);
+        instructions.push(create);
+        (refund, None)
+    } else {
+        let budget = atoll_chain::Address(order.budget);
+        (address::budget_vault(&budget), Some(budget))
+    };
+    let rent_payer = atoll_chain::Address(order.rent_payer);
+    instructions.push(build::close_order(node.address(), at(&job.order), refund, rent_payer, budget));
+    submit(control, format!("close_order/{}", job.order), Some(job), &instructions, &[&node]).await
+}
+
+fn renters_key(job: &Job) -> String {
+    format!("post_order/{}", job.order)
+}
+
+/// Sends the renter's own transaction, which nobody here can change or sign again, and follows it until the chain has
+/// taken it, refused it, or can no longer take it.
+///
+/// # Errors
+/// When store or chain fail: then nothing is known, and it is asked again.
+pub async fn send_renters(control: &Control, job: &Job) -> anyhow::Result<Sent> {
+    let key = renters_key(job);
+    match control.store.chain_tx(&key).await? {
+        Some(row) => match row.state {
+            ChainTxState::Pending => outbox::follow(control, &row, false).await,
+            ChainTxState::Confirmed => Ok(Sent::Confirmed),
+            ChainTxState::Failed => Ok(Sent::Failed(row.error)),
+            ChainTxState::Expired => Ok(Sent::Expired),
+        },
+        None => {
+            let transaction = SignedTransaction::from_bytes(job.order_tx.clone())?;
+            let last_valid_height = control.rpc.block_height().await?.saturating_add(RENTERS_BLOCKS);
+            let row = outbox::row(control, key, Some(job), &transaction, last_valid_height);
+            outbox::send_first(control, &row).await
+        }
+    }
+}
+
+/// Writes down that the renter's transaction has landed, if it was that one. For the receipt.
+///
+/// # Errors
+/// When store or chain fail.
+pub async fn renters_landed(control: &Control, job: &Job) -> anyhow::Result<()> {
+    let Some(row) = control.store.chain_tx(&renters_key(job)).await? else { return Ok(()) };
+    let status = control.rpc.status(&row.signature.parse()?).await?;
+    if row.state == ChainTxState::Pending && status.is_some_and(|status| status.error.is_none()) {
+        outbox::remember(control, &row.signature, &Sent::Confirmed).await?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use atoll_interface::fill::Slots;
+
+    #[test]
+    fn bitmaps_name_their_slots() {
+        for slots in [vec![0], vec![5], vec![3, 10, 20], vec![1000, 1023]] {
+            let (first, bits) = bitmap(&slots);
+            let named: Vec<u16> =
+                Slots::new(first, &bits).unwrap().iter().map(|slot| u16::try_from(slot).unwrap()).collect();
+            assert_eq!(named, slots);
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! What this node reads from the chain and asks of it.
+//!
+//! `read` gives `interface`'s own accounts, brought up to the present by its own rules. `ask` builds what is asked.
+//! `outbox` writes a transaction down under a key before it is sent, so that a crash, a retry or a second node never
+//! sends two where one was meant. The program decides; a refusal comes back as words.
+
+mod ask;
+mod outbox;
+mod read;
+
+pub use ask::{
+    Group, close_lease, close_order, collect_fees, epoch_pays, fill, fill_under_way, groups, post_epoch, release,
+    renters_landed, send_renters, settle,
+};
+pub use outbox::Sent;
+pub use read::{LiveSlot, active_slots, leases, live_slots, order, order_is_closed, page_of, read_market, terms, time};
+
+use atoll_domain::key::PublicKey;
+
+/// The chain's own type for an address.
+const fn at(key: &PublicKey) -> atoll_chain::Address {
+    atoll_chain::Address(key.0)
+}
