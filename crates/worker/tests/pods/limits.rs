@@ -159,7 +159,11 @@ async fn without_root_a_pod_works_and_its_limits_are_called_weak() {
     let used = used.await;
     assert!(used.memory_bytes > 1 << 20, "{used:?}");
 
-    pod.pod.stop(Duration::ZERO).await.unwrap();
+    // A folder that its supervisor, now of the same user, cannot look into could hold anything.
+    let (exit, _) = tokio::join!(pod.pod.wait(Duration::from_secs(20)), pod.sh("mkdir /job/shut && chmod 0 /job/shut"));
+    let exit = exit.unwrap().expect("the pod is ended");
+    assert_eq!(exit.reason, Reason::DiskLimit);
+    assert!(exit.message.contains("cannot be looked into"), "{}", exit.message);
     supervisor.wait().unwrap();
     gone("the pod ends", pod.status.pod_pid).await;
     nobody_left(worker).await;
