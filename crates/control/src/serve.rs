@@ -71,15 +71,20 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
     let store = crate::store::open(&config.store).await.context("opening the store")?;
     let node = Node::listen(config, store, Arc::new(RealWorld), stop.clone()).await?;
-    let reconcilers = crate::tasks::spawn(&node.control, &stop);
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    let mut reconcilers = crate::tasks::spawn(&node.control, &stop);
+    let ended = tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        // None ends by itself. A node without one would look well and, say, pay nobody.
+        Some(ended) = reconcilers.join_next() => Err(match ended {
+            Ok(()) => anyhow::anyhow!("a reconciler ended"),
+            Err(error) => anyhow::anyhow!("a reconciler broke: {error}"),
+        }),
+    };
     tracing::info!("stopping");
     node.stop().await;
     drain(reconcilers).await;
-    Ok(())
+    ended.context("this node stops: start it again, it goes on from its store")
 }
 
 async fn drain(mut tasks: JoinSet<()>) {
