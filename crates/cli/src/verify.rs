@@ -351,6 +351,7 @@ fn account(body: &ReceiptBody, order: &SignedOrder, spec: &JobSpec) -> (Vec<Stri
             "price feed {} micro-USD per ATL and fee of {} basis points when posted",
             body.order.feed_uusd_per_atl, body.order.fee_bps
         ),
+        "that no further lease followed the last one: the refund in the renter's own account shows it".to_owned(),
         "asks (none above the renter's limit), times of activity and release, workers behind the slots".to_owned(),
     ];
     (proven, trusted, given)
