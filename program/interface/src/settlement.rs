@@ -185,7 +185,11 @@ impl Order {
     pub fn check_close(&mut self, by_renter_or_solver: bool, now: i64) -> Result<(), Error> {
         self.ripen(now);
         let held = self.leases_open != 0 || self.fees != 0 || self.owed != 0;
-        if held || !(by_renter_or_solver || self.is_stopped() || self.is_over(now)) { Err(Error::OrderStillHeld) } else { Ok(()) }
+        if held || !(by_renter_or_solver || self.is_stopped() || self.is_over(now)) {
+            Err(Error::OrderStillHeld)
+        } else {
+            Ok(())
+        }
     }
 
     /// Whether a slot may serve this order at an ask of at most `ask_max`; `mask` are the devices asked of it.
