@@ -74,7 +74,7 @@ impl Losses {
     /// Marks a pod lost whose worker has been away for too long.
     async fn give_up(&self, pod: &Pod) -> anyhow::Result<()> {
         let (control, now) = (&self.control, self.control.now());
-        if pod.state.is_over() || !is_lost(control.links.unlinked_since(pod.worker), pod, now) {
+        if pod.state.is_over() || !is_lost(control.links.unlinked_since(pod.worker), pod.created, now) {
             return Ok(());
         }
         let reason = format!("was out of touch for {} s", LOST_AFTER.as_secs());
@@ -102,9 +102,10 @@ impl Losses {
     }
 }
 
-/// Whether a worker has been away for too long to wait for it.
-fn is_lost(unlinked_since: Option<UnixMs>, pod: &Pod, now: UnixMs) -> bool {
-    unlinked_since.is_some_and(|since| now.since(since.max(pod.created)) >= LOST_AFTER)
+/// Whether a pod's worker has been away for too long to wait for it. A pod that was asked of an absent worker gets the
+/// same time.
+fn is_lost(unlinked_since: Option<UnixMs>, pod_created: UnixMs, now: UnixMs) -> bool {
+    unlinked_since.is_some_and(|since| now.since(since.max(pod_created)) >= LOST_AFTER)
 }
 
 /// The job's changing part when a machine is lost.
@@ -131,5 +132,43 @@ impl Reconciler for Losses {
             )
         };
         for_each_job(&self.control, Self::NAME, watched, |job| self.step(job)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_is_waited_for_and_then_given_up() {
+        let at = UnixMs;
+        assert!(!is_lost(None, at(0), at(1_000_000)), "it is linked");
+        assert!(!is_lost(Some(at(10_000)), at(0), at(14_999)));
+        assert!(is_lost(Some(at(10_000)), at(0), at(15_000)));
+        assert!(!is_lost(Some(at(10_000)), at(12_000), at(15_000)), "asked of it while it was away");
+        assert!(!is_lost(Some(at(10_000)), at(0), at(9_000)), "the clock went back");
+    }
+
+    fn running(attempt: u32) -> JobNow {
+        let now = serde_json::json!({
+            "state": "running", "outcome": null, "stop_wanted": false, "reason": "", "refusals": {}, "attempt": attempt,
+            "submission": "name", "head": null, "next_index": 3, "roster": 4, "fence": 1, "runtime_token": "", "step": null,
+            "accuracy_ppm": null, "resumed_from_step": null, "log_bytes": 0, "since": 0, "ended": null,
+        });
+        serde_json::from_value(now).unwrap()
+    }
+
+    #[test]
+    fn a_lost_node_keeps_the_others_a_lost_head_starts_them_anew() {
+        let mut node = running(1);
+        recover(&mut node, false, "it");
+        assert_eq!((node.state, node.roster, node.fence), (JobState::Recovering, 5, 1));
+        assert!(node.submission.is_some(), "the attempt must be stopped at the head, which lives");
+        let mut head = running(1);
+        recover(&mut head, true, "it");
+        assert_eq!((head.state, head.roster, head.fence, head.submission), (JobState::Recovering, 5, 2, None));
+        let mut early = running(0);
+        recover(&mut early, false, "it");
+        assert_eq!(early.state, JobState::Starting, "nothing ran yet, so nothing is resumed");
     }
 }
