@@ -13,7 +13,7 @@ const DENY: &str = "0.20.2";
 pub(crate) fn run(arguments: &test::Arguments, repository: &Path) -> Result<()> {
     let cargo = |arguments: &[&str]| test::command(repository, "cargo", arguments);
     cargo(&["fmt", "--all", "--check"])?;
-    crate::setup::ensure(crate::setup::Purpose::Build, crate::setup::Consent::new(true), repository)?;
+    crate::setup::ensure(crate::setup::Purpose::Build, crate::setup::Consent::new(arguments.yes), repository)?;
     cargo(&["clippy", "--locked", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"])?;
     cargo(&["fmt", "--manifest-path", "program/market/Cargo.toml", "--check"])?;
     deny(repository)?;

@@ -182,6 +182,7 @@ fn story(repository: &Path, network: &Network) -> Result<(Value, Split)> {
         "burned": money.burned,
         "conserved": money.conserved,
         "receipt": receipt,
+        "network_root": network.facts.network_root,
     });
     Ok((summary, split(&watched.events, ended["created"].as_u64().context("no time of acceptance")?)))
 }

@@ -17,7 +17,7 @@ use crate::{demo, usage};
 pub(crate) struct Arguments {
     /// Install what is missing without asking
     #[arg(long)]
-    yes: bool,
+    pub(crate) yes: bool,
     /// Leave out what needs namespaces, Ray or PostgreSQL
     #[arg(long, conflicts_with = "long")]
     fast: bool,

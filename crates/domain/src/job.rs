@@ -219,7 +219,7 @@ impl JobSpec {
             if !well_formed || reserved {
                 let shown: String = name.chars().take(64).collect();
                 return field(format!(
-                    "has the name `{shown}`: use capitals, digits and `_`, and none that starts with ATOLL_, RAY_, LD_, NVIDIA_ or POD_"
+                    "has the name `{shown}`: use capitals, digits and `_`; not PATH or PYTHONPATH, and none that starts with ATOLL_, RAY_, LD_, NVIDIA_ or POD_"
                 ));
             }
             if value.len() > 4096 || value.contains('\0') {
@@ -401,7 +401,7 @@ mod tests {
         check(
             |s| drop(s.env.insert("LD_PRELOAD".into(), "x".into())),
             &expect![
-                "`env` has the name `LD_PRELOAD`: use capitals, digits and `_`, and none that starts with ATOLL_, RAY_, LD_, NVIDIA_ or POD_"
+                "`env` has the name `LD_PRELOAD`: use capitals, digits and `_`; not PATH or PYTHONPATH, and none that starts with ATOLL_, RAY_, LD_, NVIDIA_ or POD_"
             ],
         );
     }
