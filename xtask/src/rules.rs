@@ -118,7 +118,12 @@ mod tests {
     fn what_is_committed_is_clean() {
         let listed = Command::new("git").args(["ls-files"]).current_dir(root()).output().unwrap();
         // Written in parts, so that this file does not hold what it looks for.
-        let banned = [["/ro", "ot/"].concat(), ["/wo", "rk/"].concat(), ["/fa", "rm/"].concat(), ["/opt/atoll-", "toolchain"].concat()];
+        let banned = [
+            ["/ro", "ot/"].concat(),
+            ["/wo", "rk/"].concat(),
+            ["/fa", "rm/"].concat(),
+            ["/opt/atoll-", "toolchain"].concat(),
+        ];
         for path in String::from_utf8(listed.stdout).unwrap().lines() {
             let Ok(text) = std::fs::read_to_string(root().join(path)) else { continue };
             for word in &banned {

@@ -72,10 +72,16 @@ pub fn router(control: &Arc<Control>) -> Router {
 
 async fn no_such_route(method: Method, uri: Uri) -> ApiError {
     let path: String = uri.path().chars().take(200).collect();
-    ApiError::new(Code::NoSuchRoute, format!("there is no {method} {path}: crates/control/openapi.json in Atoll's sources names all paths"))
+    ApiError::new(
+        Code::NoSuchRoute,
+        format!("there is no {method} {path}: crates/control/openapi.json in Atoll's sources names all paths"),
+    )
 }
 
 async fn method_not_allowed(method: Method, uri: Uri) -> ApiError {
     let path: String = uri.path().chars().take(200).collect();
-    ApiError::new(Code::MethodNotAllowed, format!("{path} does not take {method}; crates/control/openapi.json in Atoll's sources says what it takes"))
+    ApiError::new(
+        Code::MethodNotAllowed,
+        format!("{path} does not take {method}; crates/control/openapi.json in Atoll's sources says what it takes"),
+    )
 }
