@@ -1,0 +1,156 @@
+//! Tasks that end together.
+//!
+//! A process that is killed takes all its tasks with it, each at the await point where it stands. Many nodes in one
+//! process, as the simulation has them, need the same: a [`Life`] covers a future and everything that it spawns, and
+//! [`Life::end`] drops it all. Control plane and worker spawn by [`spawn`] and [`bound`] alone; where no life covers the
+//! caller, as in a server, both do what tokio does and cost nothing more.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+use std::future::Future;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+tokio::task_local! {
+    static CURRENT: Life;
+}
+
+/// What covers a future and the tasks that come from it. Clones are the same life.
+#[derive(Clone, Debug)]
+pub struct Life {
+    ended: Arc<watch::Sender<bool>>,
+}
+
+impl Default for Life {
+    fn default() -> Self {
+        Self { ended: Arc::new(watch::Sender::new(false)) }
+    }
+}
+
+impl Life {
+    /// Runs a future under this life; none when the life ended first. The future is then dropped where it stood.
+    pub async fn cover<F: Future>(&self, future: F) -> Option<F::Output> {
+        let mut ended = self.ended.subscribe();
+        let covered = CURRENT.scope(self.clone(), future);
+        tokio::select! {
+            biased;
+            _ = ended.wait_for(|ended| *ended) => None,
+            output = covered => Some(output),
+        }
+    }
+
+    /// Ends it: returns when every future under it has been dropped. Not to be called from under it.
+    pub async fn end(&self) {
+        self.ended.send_replace(true);
+        self.ended.closed().await;
+    }
+
+    /// Whether it was ended.
+    #[must_use]
+    pub fn is_ended(&self) -> bool {
+        *self.ended.borrow()
+    }
+}
+
+/// The life that covers the caller, if any.
+#[must_use]
+pub fn current() -> Option<Life> {
+    CURRENT.try_with(Clone::clone).ok()
+}
+
+/// Binds a future to the life of whoever calls this now, wherever it is polled later.
+pub fn bound<F: Future<Output = ()>>(future: F) -> impl Future<Output = ()> {
+    within(current(), future)
+}
+
+/// Binds a future to a life, if there is one.
+pub async fn within<F: Future<Output = ()>>(life: Option<Life>, future: F) {
+    match life {
+        Some(life) => drop(life.cover(future).await),
+        None => future.await,
+    }
+}
+
+/// As `tokio::spawn`, for a task that ends with the life of whoever spawns it.
+pub fn spawn<F>(future: F) -> JoinHandle<()>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    tokio::spawn(bound(future))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Counts the futures that hold one and are not dropped.
+    struct Held(Arc<AtomicUsize>);
+
+    impl Held {
+        fn new(count: &Arc<AtomicUsize>) -> Self {
+            count.fetch_add(1, Ordering::Relaxed);
+            Self(Arc::clone(count))
+        }
+    }
+
+    impl Drop for Held {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Waits for ever, with a child that does the same, and so on.
+    fn generations(depth: usize, count: Arc<AtomicUsize>) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(async move {
+            let _held = Held::new(&count);
+            if depth > 0 {
+                spawn(generations(depth - 1, Arc::clone(&count)));
+            }
+            std::future::pending::<()>().await;
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_life_ends_with_every_generation_of_its_tasks_and_no_other() {
+        let (ours, others) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (life, other) = (Life::default(), Life::default());
+        let first = tokio::spawn({
+            let (life, work) = (life.clone(), generations(5, Arc::clone(&ours)));
+            async move { life.cover(work).await }
+        });
+        tokio::spawn({
+            let (other, work) = (other.clone(), generations(2, Arc::clone(&others)));
+            async move { other.cover(work).await }
+        });
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert_eq!((ours.load(Ordering::Relaxed), others.load(Ordering::Relaxed)), (6, 3));
+        life.end().await;
+        assert_eq!((ours.load(Ordering::Relaxed), others.load(Ordering::Relaxed)), (0, 3));
+        assert!(first.await.unwrap().is_none() && life.is_ended() && !other.is_ended());
+    }
+
+    #[tokio::test]
+    async fn without_a_life_everything_is_as_usual() {
+        assert!(current().is_none());
+        let (done, told) = tokio::sync::oneshot::channel();
+        spawn(async move { drop(done.send(7)) }).await.unwrap();
+        assert_eq!(told.await.unwrap(), 7);
+    }
+
+    #[tokio::test]
+    async fn a_future_handed_elsewhere_keeps_its_life() {
+        let life = Life::default();
+        let count = Arc::new(AtomicUsize::new(0));
+        let handed = life.cover(async { bound(generations(0, Arc::clone(&count))) }).await.unwrap();
+        let elsewhere = tokio::spawn(handed);
+        tokio::task::yield_now().await;
+        assert_eq!(count.load(Ordering::Relaxed), 1);
+        life.end().await;
+        elsewhere.await.unwrap();
+        assert_eq!(count.load(Ordering::Relaxed), 0);
+    }
+}
