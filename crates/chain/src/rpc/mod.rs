@@ -8,6 +8,7 @@
 mod answer;
 mod confirm;
 mod transport;
+mod wire;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +22,7 @@ use crate::transaction::SignedTransaction;
 
 pub use confirm::{ConfirmError, Confirmed};
 use transport::{Repeat, Transport};
+pub use wire::{Posted, Posting, Wire, WireError};
 
 /// Most accounts of one `getMultipleAccounts`, and signatures of one `getSignatureStatuses` (Solana's limits are 100
 /// and 256; one number serves both).
@@ -164,6 +166,13 @@ impl Rpc {
     /// [`RpcError::Address`] when the URL is none.
     pub fn new(config: RpcConfig) -> Result<Self, RpcError> {
         Ok(Self { transport: Arc::new(Transport::new(config)?), commitment: Commitment::Confirmed })
+    }
+
+    /// A client over a wire of the caller's; of `config` only what concerns repetition and bounds is used, and the URL
+    /// for messages.
+    #[must_use]
+    pub fn over(wire: Box<dyn Wire>, config: RpcConfig) -> Self {
+        Self { transport: Arc::new(Transport::over(wire, config)), commitment: Commitment::Confirmed }
     }
 
     /// The same client, reading at another commitment.

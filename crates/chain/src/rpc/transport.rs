@@ -1,4 +1,4 @@
-//! One JSON-RPC request over HTTP: bounds, deadline, repetition. Knows no method.
+//! One JSON-RPC request over a [`Wire`]: bounds, repetition. Knows no method.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::wire::{Http, Posted, Wire, WireError, shown};
 use super::{RpcConfig, RpcError, answer};
 use crate::failure::Failure;
 
@@ -23,7 +24,7 @@ pub(super) enum Repeat {
 
 #[derive(Debug)]
 pub(super) struct Transport {
-    http: reqwest::Client,
+    wire: Box<dyn Wire>,
     config: RpcConfig,
     endpoint: String,
     next_id: AtomicU64,
@@ -56,22 +57,14 @@ enum Try {
 
 impl Transport {
     pub(super) fn new(config: RpcConfig) -> Result<Self, RpcError> {
-        // Another part of the process may have installed it already; it is the same provider everywhere in Atoll.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        // The whole URL may hold a credential, so errors only name its host.
-        let refused = |why: String| RpcError::Address { url: shown(&config.url), why };
-        let url = reqwest::Url::parse(&config.url).map_err(|e| refused(e.to_string()))?;
-        if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
-            return Err(refused("it is no http or https address".to_owned()));
-        }
-        let http = reqwest::Client::builder()
-            .timeout(config.timeout)
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .map_err(|e| refused(e.to_string()))?;
+        let wire = Http::new(&config.url, config.timeout)?;
+        Ok(Self::over(Box::new(wire), config))
+    }
+
+    pub(super) fn over(wire: Box<dyn Wire>, config: RpcConfig) -> Self {
         let endpoint = shown(&config.url);
         let jitter = AtomicU64::new(config.jitter_seed | 1);
-        Ok(Self { http, config, endpoint, next_id: AtomicU64::new(1), jitter })
+        Self { wire, config, endpoint, next_id: AtomicU64::new(1), jitter }
     }
 
     pub(super) fn endpoint(&self) -> &str {
@@ -100,28 +93,14 @@ impl Transport {
     }
 
     async fn try_once(&self, method: &'static str, body: &str) -> Try {
-        let request = self.http.post(&self.config.url).header("content-type", "application/json").body(body.to_owned());
-        let mut response = match request.send().await {
-            Ok(response) => response,
-            Err(error) => return Try::Transport(reason(error)),
-        };
-        let status = response.status();
-        // Overload and a proxy without its node: the request was not processed. JSON-RPC errors come with 200, and from
-        // some nodes with 4xx; their body says more than the status.
-        if status.is_server_error() || status.as_u16() == 429 {
-            return Try::Transport(format!("HTTP {status}"));
-        }
         let limit = self.config.answer_bytes_max;
-        let mut bytes = Vec::new();
-        loop {
-            match response.chunk().await {
-                Ok(Some(chunk)) if bytes.len() + chunk.len() > limit => {
-                    return Try::Final(RpcError::TooLarge { method, limit });
-                }
-                Ok(Some(chunk)) => bytes.extend_from_slice(&chunk),
-                Ok(None) => return Try::Answer(bytes),
-                Err(error) => return Try::Transport(reason(error)),
-            }
+        match self.wire.post(body.to_owned(), limit).await {
+            // Overload and a proxy without its node: the request was not processed. JSON-RPC errors come with 200, and
+            // from some nodes with 4xx; their body says more than the status.
+            Ok(Posted { status: status @ (429 | 500..=599), .. }) => Try::Transport(format!("HTTP {status}")),
+            Ok(posted) => Try::Answer(posted.body),
+            Err(WireError::Broken(why)) => Try::Transport(why),
+            Err(WireError::TooLarge) => Try::Final(RpcError::TooLarge { method, limit }),
         }
     }
 
@@ -160,26 +139,6 @@ fn node_error(method: &'static str, error: NodeError) -> RpcError {
     }
     let message = error.message.chars().filter(|c| !c.is_control()).take(MESSAGE_CHARS_MAX).collect();
     RpcError::Refused { method, code: error.code, message }
-}
-
-/// Host and port only: path and query may hold a credential.
-fn shown(url: &str) -> String {
-    let Ok(url) = reqwest::Url::parse(url) else { return "(not a URL)".to_owned() };
-    let host = url.host_str().unwrap_or("(no host)");
-    url.port_or_known_default().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
-}
-
-/// The innermost cause, which says most ("connection refused"), without the URL.
-fn reason(error: reqwest::Error) -> String {
-    if error.is_timeout() {
-        return "no answer in time".to_owned();
-    }
-    let error = error.without_url();
-    let mut cause: &dyn std::error::Error = &error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
 }
 
 #[cfg(test)]
