@@ -17,6 +17,7 @@ mod tests {
         ("atoll-chain", &["atoll-interface"]),
         ("atoll-overlay", &[]),
         ("atoll-life", &[]),
+        ("atoll-fuzz", &[]),
         ("atoll-control", &["atoll-api", "atoll-chain", "atoll-domain", "atoll-interface", "atoll-life"]),
         ("atoll-worker", &["atoll-api", "atoll-chain", "atoll-domain", "atoll-interface", "atoll-life", "atoll-overlay"]),
         ("atoll-cli", &["atoll-api", "atoll-chain", "atoll-domain", "atoll-interface"]),
