@@ -4,7 +4,7 @@
 //! pod is prepared, each is sent the roster of signed overlay keys; a changed membership raises the roster's number and
 //! is sent again. Which slots are leased is `placement`'s and the chain's; whether a pod is lost is `loss`'s.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -156,7 +156,7 @@ impl Pods {
                 generation: job.now.roster,
                 statements: statements.clone(),
                 launch: true,
-                env: HashMap::new(),
+                env: BTreeMap::new(),
             };
             commands.push(command(id, pod, self.control.now(), envelope::Body::Roster(roster)));
         }
@@ -206,8 +206,8 @@ fn pod_env(
     head: OverlayIndex,
     world: usize,
     token: String,
-) -> HashMap<String, String> {
-    HashMap::from(
+) -> BTreeMap<String, String> {
+    BTreeMap::from(
         [
             ("ATOLL_TOKEN", token),
             ("ATOLL_JOB", job.id.to_string()),

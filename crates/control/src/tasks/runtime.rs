@@ -5,7 +5,7 @@
 //! exactly the pods that run. A lost machine ends the attempt; its successor starts from the last checkpoint, which is
 //! the command's own affair (`atoll.checkpoint.latest`).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -35,9 +35,9 @@ const LOG_BYTES_MAX: u64 = 64 << 20;
 pub(super) struct Runtimes {
     control: Arc<Control>,
     /// When a command was first seen failed, by job; only to wait [`BLAME_AFTER`], so that a restart waits again.
-    failed: Mutex<HashMap<JobId, UnixMs>>,
+    failed: Mutex<BTreeMap<JobId, UnixMs>>,
     /// When a running command was last looked at, by job: signals must not become a stream of questions to Ray.
-    watched: Mutex<HashMap<JobId, UnixMs>>,
+    watched: Mutex<BTreeMap<JobId, UnixMs>>,
 }
 
 impl Runtimes {

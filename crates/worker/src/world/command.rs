@@ -1,6 +1,6 @@
 //! Commands as they come, turned into what they mean. Pure; nothing here is believed yet.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use atoll_api::link::{OpenStream, Roster, StartPod, StopPod, open_stream};
 use atoll_domain::cluster::{OverlayIndex, PodRole};
@@ -163,7 +163,7 @@ fn address(bytes: &[u8], field: &str) -> Result<Address, Refusal> {
 }
 
 /// What the control plane may set: Atoll's own and Ray's variables, nothing that steers a loader or an interpreter.
-fn environment(env: HashMap<String, String>) -> Result<BTreeMap<String, String>, Refusal> {
+fn environment(env: BTreeMap<String, String>) -> Result<BTreeMap<String, String>, Refusal> {
     if env.len() > ENV_MAX {
         return Err(Refusal::Environment(format!("{} variables", env.len())));
     }
@@ -174,7 +174,7 @@ fn environment(env: HashMap<String, String>) -> Result<BTreeMap<String, String>,
             return Err(Refusal::Environment(name.chars().take(64).collect()));
         }
     }
-    Ok(env.into_iter().collect())
+    Ok(env)
 }
 
 #[cfg(test)]
@@ -183,7 +183,7 @@ mod tests {
 
     #[test]
     fn only_atolls_and_rays_names_pass() {
-        let one = |name: &str, value: &str| environment(HashMap::from([(name.to_owned(), value.to_owned())]));
+        let one = |name: &str, value: &str| environment(BTreeMap::from([(name.to_owned(), value.to_owned())]));
         assert!(one("ATOLL_TOKEN", "x").is_ok());
         assert!(one("RAY_health_check_period_ms", "500").is_ok());
         for bad in ["LD_PRELOAD", "PYTHONPATH", "PATH", "", "ATOLL_A=B", "atoll_x"] {

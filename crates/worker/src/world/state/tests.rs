@@ -1,6 +1,6 @@
 //! Every refusal, and the life of a pod, as sequences of events.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use atoll_api::link::envelope::Body;
@@ -107,7 +107,7 @@ fn start_of(n: u8, fence: u64, signed: &SignedSpec) -> StartPod {
         spec_signature: signed.signature.0.to_vec(),
         overlay_index: 4,
         role: "node".into(),
-        env: HashMap::from([("ATOLL_TOKEN".to_owned(), "secret".to_owned())]),
+        env: BTreeMap::from([("ATOLL_TOKEN".to_owned(), "secret".to_owned())]),
     }
 }
 
@@ -172,7 +172,7 @@ impl Bench {
             generation,
             statements,
             launch,
-            env: HashMap::from([
+            env: BTreeMap::from([
                 ("ATOLL_HEAD_IP".to_owned(), "10.77.0.1".to_owned()),
                 ("RAY_AUTH_MODE".to_owned(), "none".to_owned()),
             ]),
