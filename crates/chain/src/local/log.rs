@@ -33,6 +33,14 @@ pub struct Genesis {
     pub unix_ms: u64,
 }
 
+impl Genesis {
+    /// The chain of this hash, from this moment on.
+    #[must_use]
+    pub const fn new(hash: Hash, unix_ms: u64) -> Self {
+        Self { version: VERSION, hash, unix_ms }
+    }
+}
+
 /// One change of the chain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
@@ -152,7 +160,7 @@ impl Log {
     }
 
     fn begin(&mut self, folder: &Path, (hash, unix_ms): (Hash, u64)) -> Result<Genesis, LogError> {
-        let genesis = Genesis { version: VERSION, hash, unix_ms };
+        let genesis = Genesis::new(hash, unix_ms);
         self.write_frame(&genesis)?;
         let io = |source| LogError::Io { verb: "make the folder of", path: self.path.clone(), source };
         File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)?;

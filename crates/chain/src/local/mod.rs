@@ -9,8 +9,9 @@
 //! (agave 4.2). Statuses are kept for ever, logs of transactions for the last [`state::DETAILS_MAX`] until the restart.
 //!
 //! - [`log`]: frames on disk. - [`state`]: what the chain is, and how a transaction changes it. - `methods`: JSON in,
-//!   JSON out. - `http`: the listener and its bounds.
+//!   JSON out. - [`Engine`]: bodies in, answers out, with neither thread nor socket. - `http`: the listener.
 
+mod engine;
 mod http;
 pub mod log;
 mod methods;
@@ -22,15 +23,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde_json::Value;
+use axum::body::Bytes;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::address::Address;
 use crate::market;
-use methods::Fault;
-use state::State;
+
+pub use engine::{Answer, Engine, EngineConfig, Finality, Settings};
 
 /// The market program as committed: what every local chain runs, and what a cluster would.
 pub const MARKET_SO: &[u8] = include_bytes!("../../../../program/market.so");
@@ -130,9 +131,8 @@ enum Message {
 
 /// One request on its way to the chain's thread.
 struct Call {
-    method: String,
-    params: Value,
-    reply: oneshot::Sender<Result<Value, Fault>>,
+    body: Bytes,
+    reply: oneshot::Sender<Answer>,
 }
 
 /// Ends the chain's thread after the requests that it has taken up. Open connections hold senders of their own, so the
@@ -225,12 +225,12 @@ fn run(
     stop: &AtomicBool,
     started: oneshot::Sender<Result<u64, StartError>>,
 ) {
-    let mut state = match State::open(config) {
-        Ok((state, torn_bytes)) => {
+    let mut engine = match Engine::open(config) {
+        Ok((engine, torn_bytes)) => {
             if started.send(Ok(torn_bytes)).is_err() {
                 return;
             }
-            state
+            engine
         }
         Err(error) => {
             // Nobody waits for the reason any more: there is nobody to tell.
@@ -246,15 +246,15 @@ fn run(
         let mut next = Some(first);
         while let Some(message) = next.take() {
             if let Message::Call(call) = message {
-                answers.push((call.reply, methods::call(&mut state, &call.method, &call.params)));
+                answers.push((call.reply, engine.answer(&call.body)));
             }
             if answers.len() < COMMIT_CALLS_MAX {
                 next = queue.try_recv().ok();
             }
         }
-        let written = state.commit();
+        let written = engine.commit();
         for (reply, answer) in answers {
-            let answer = if written.is_ok() { answer } else { Err(Fault::stopped()) };
+            let answer = if written.is_ok() { answer } else { engine::stopped() };
             // A client that hung up wants no answer.
             let _ = reply.send(answer);
         }

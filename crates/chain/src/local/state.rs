@@ -16,6 +16,7 @@ use solana_clock::Clock;
 use solana_transaction::versioned::VersionedTransaction;
 use solana_transaction_error::TransactionError;
 
+use super::engine::EngineConfig;
 use super::log::{Genesis, Log, LogError, Opened, Record, StoredAccount};
 use super::{LocalChainConfig, StartError, WallClock};
 use crate::address::{Address, Hash, Signature};
@@ -34,7 +35,8 @@ pub const DETAILS_MAX: usize = 2048;
 /// A running chain's state and its log.
 pub struct State {
     svm: LiteSVM,
-    log: Log,
+    /// None in memory.
+    log: Option<Log>,
     clock: Arc<dyn WallClock>,
     genesis: Genesis,
     now: Moment,
@@ -104,19 +106,26 @@ impl State {
     /// [`StartError`] when the log or a program cannot be used.
     pub fn open(config: LocalChainConfig) -> Result<(Self, u64), StartError> {
         let LocalChainConfig { state_dir, genesis_seed, programs, clock, listen: _ } = config;
-        // Signatures and blockhashes are checked here, statuses kept here: litesvm only remembers the newest of each.
-        let mut svm = LiteSVM::new().with_sigverify(false).with_blockhash_check(false).with_transaction_history(0);
-        for (address, elf) in programs {
-            let load = |error: litesvm::error::LiteSVMError| StartError::Load {
-                what: format!("the program {address}"),
-                why: error.to_string(),
-            };
-            svm.add_program(to_svm(&address), &elf).map_err(load)?;
-        }
+        let mut svm = machine(programs)?;
         let mut replay = Replay { statuses: HashMap::new(), last: None };
-        let genesis = || (hash_of(b"atoll/local-genesis/1\0", &[&genesis_seed]), clock.unix_ms());
+        let genesis = || (genesis_hash(&genesis_seed), clock.unix_ms());
         let Opened { log, genesis, torn_bytes } =
             Log::open(&state_dir, genesis, |record| replay.take(&mut svm, record))?;
+        Ok((Self::new(svm, Some(log), clock, genesis, replay), torn_bytes))
+    }
+
+    /// A new chain without a log.
+    ///
+    /// # Errors
+    /// [`StartError::Load`] when a program cannot be used.
+    pub fn in_memory(config: EngineConfig) -> Result<Self, StartError> {
+        let EngineConfig { genesis_seed, programs, clock, settings: _ } = config;
+        let genesis = Genesis::new(genesis_hash(&genesis_seed), clock.unix_ms());
+        let replay = Replay { statuses: HashMap::new(), last: None };
+        Ok(Self::new(machine(programs)?, None, clock, genesis, replay))
+    }
+
+    fn new(svm: LiteSVM, log: Option<Log>, clock: Arc<dyn WallClock>, genesis: Genesis, replay: Replay) -> Self {
         let (now, warp_ms) = replay.last.unwrap_or((Moment { slot: SLOT_FIRST, unix_ms: genesis.unix_ms }, 0));
         let mut owned = BTreeMap::<Address, BTreeSet<Address>>::new();
         for (address, account) in &svm.accounts_db().inner {
@@ -137,7 +146,25 @@ impl State {
         };
         state.set_clock();
         state.tick();
-        Ok((state, torn_bytes))
+        state
+    }
+
+    /// The same chain once more, without a log, on its own from here on.
+    #[must_use]
+    pub fn fork(&self, clock: Arc<dyn WallClock>) -> Self {
+        Self {
+            svm: self.svm.clone(),
+            log: None,
+            clock,
+            genesis: self.genesis,
+            now: self.now,
+            warp_ms: self.warp_ms,
+            blockhashes: self.blockhashes.clone(),
+            statuses: self.statuses.clone(),
+            details: self.details.clone(),
+            detail_order: self.detail_order.clone(),
+            owned: self.owned.clone(),
+        }
     }
 
     /// Lets time pass up to the wall clock; never back.
@@ -180,7 +207,7 @@ impl State {
     pub fn warp(&mut self, seconds: u32) -> Moment {
         self.warp_ms = self.warp_ms.saturating_add(u64::from(seconds) * 1000);
         self.tick();
-        self.log.push(self.record(None, None, Vec::new()));
+        self.note(self.record(None, None, Vec::new()));
         self.now
     }
 
@@ -290,7 +317,7 @@ impl State {
             // litesvm has executed these very accounts, so this is a fault of the chain and not of the transaction.
             return Sent::Refused(Run { error: Some(Value::String(error)), log: meta.logs, units: 0 });
         }
-        self.log.push(record);
+        self.note(record);
         let units = meta.compute_units_consumed;
         self.remember(signature, Detail { log: meta.logs, bytes, fee: meta.fee, units });
         Sent::Processed(signature)
@@ -333,7 +360,7 @@ impl State {
         signature.0[32..].copy_from_slice(&high.0);
         let record = self.record(Some(signature), None, vec![account]);
         self.apply(&record)?;
-        self.log.push(record);
+        self.note(record);
         Ok(signature)
     }
 
@@ -342,7 +369,13 @@ impl State {
     /// # Errors
     /// [`LogError`] when it cannot; nothing may be answered then.
     pub fn commit(&mut self) -> Result<(), LogError> {
-        self.log.commit()
+        self.log.as_mut().map_or(Ok(()), Log::commit)
+    }
+
+    fn note(&mut self, record: Record) {
+        if let Some(log) = &mut self.log {
+            log.push(record);
+        }
     }
 
     fn record(&self, signature: Option<Signature>, error: Option<Value>, accounts: Vec<StoredAccount>) -> Record {
@@ -399,6 +432,31 @@ pub enum Preflight {
     Run,
     /// Not tried: a failing one costs its fee.
     Skip,
+}
+
+/// litesvm with the programs, and without what it draws by chance.
+fn machine(programs: Vec<(Address, Vec<u8>)>) -> Result<LiteSVM, StartError> {
+    // Signatures and blockhashes are checked here, statuses kept here: litesvm only remembers the newest of each.
+    let mut svm = LiteSVM::new().with_sigverify(false).with_blockhash_check(false).with_transaction_history(0);
+    for (address, elf) in programs {
+        let load = |error: litesvm::error::LiteSVMError| StartError::Load {
+            what: format!("the program {address}"),
+            why: error.to_string(),
+        };
+        svm.add_program(to_svm(&address), &elf).map_err(load)?;
+    }
+    // litesvm's own faucet has a random key, which two chains of one seed would show to whoever lists accounts.
+    let faucet = svm.airdrop_pubkey();
+    let load = |error: litesvm::error::LiteSVMError| StartError::Load {
+        what: "an empty genesis".to_owned(),
+        why: error.to_string(),
+    };
+    svm.set_account(faucet, Account::default()).map_err(load)?;
+    Ok(svm)
+}
+
+fn genesis_hash(seed: &[u8; 32]) -> Hash {
+    hash_of(b"atoll/local-genesis/1\0", &[seed])
 }
 
 /// What the log has told so far.

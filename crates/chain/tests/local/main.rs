@@ -4,6 +4,7 @@
 mod support;
 
 mod chain;
+mod engine;
 mod hostile;
 mod market;
 mod restart;
