@@ -10,6 +10,7 @@ use crate::app::market::Market;
 use crate::config::Config;
 use crate::link::Links;
 use crate::objects::Objects;
+use crate::pod_store::Tenants;
 use crate::store::Store;
 
 /// Time and randomness, from outside: the real ones in a server, given ones in a simulation.
@@ -73,11 +74,48 @@ pub struct Control {
     pub keys: Keys,
     /// Time and randomness.
     pub world: Arc<dyn World>,
+    /// What is counted of tenants.
+    pub(crate) tenants: Tenants,
     /// Wakes the reconcilers.
     pub wake: Wake,
 }
 
+/// What a node is made of; whoever starts one brings it.
+#[derive(Debug)]
+pub struct Parts {
+    /// See [`Control::config`]. What is said there of folders and addresses is for whoever opens them.
+    pub config: Config,
+    /// See [`Control::store`].
+    pub store: Arc<dyn Store>,
+    /// See [`Control::world`].
+    pub world: Arc<dyn World>,
+    /// See [`Control::rpc`].
+    pub rpc: atoll_chain::Rpc,
+    /// See [`Control::objects`].
+    pub objects: Objects,
+    /// See [`Control::keys`].
+    pub keys: Keys,
+}
+
 impl Control {
+    /// A node, at rest. `http::router` is what it answers with, [`crate::work::run`] what it does by itself.
+    #[must_use]
+    pub fn new(parts: Parts) -> Arc<Self> {
+        let Parts { config, store, world, rpc, objects, keys } = parts;
+        Arc::new(Self {
+            links: Links::new(Arc::clone(&world)),
+            market: Market::default(),
+            tenants: Tenants::default(),
+            wake: Wake::default(),
+            config,
+            store,
+            world,
+            rpc,
+            objects,
+            keys,
+        })
+    }
+
     /// The time now.
     #[must_use]
     pub fn now(&self) -> UnixMs {

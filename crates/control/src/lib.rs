@@ -8,6 +8,7 @@
 pub mod admin;
 pub mod app;
 pub mod config;
+mod connections;
 pub mod control;
 pub mod error;
 pub mod http;
@@ -20,3 +21,4 @@ pub mod serve;
 pub mod store;
 pub mod tasks;
 pub mod tls;
+pub mod work;

@@ -124,7 +124,13 @@ impl Objects {
             })
             .map_err(|error| object_store::Error::Generic { store: "folder", source: Box::new(error) })?;
         let engine = object_store::local::LocalFileSystem::new_with_prefix(folder)?.with_automatic_cleanup(false);
-        Ok(Self { engine: Arc::new(engine), used: Arc::default(), logs: Arc::default() })
+        Ok(Self::over(Arc::new(engine)))
+    }
+
+    /// Keeps objects in an engine of the caller's. All nodes of an operator must have the same one.
+    #[must_use]
+    pub fn over(engine: Arc<dyn ObjectStore>) -> Self {
+        Self { engine, used: Arc::default(), logs: Arc::default() }
     }
 
     fn blob_path(owner: Owner, sha256: &Digest) -> Path {

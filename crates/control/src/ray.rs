@@ -158,7 +158,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Ray<S> {
             let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(self.stream))
                 .await
                 .map_err(|error| unreachable(&error))?;
-            let connection = tokio::spawn(connection);
+            let connection = atoll_life::spawn(async move {
+                if let Err(error) = connection.await {
+                    tracing::debug!(%error, "a connection to a cluster's head broke");
+                }
+            });
             let request = Request::builder()
                 .method(method)
                 .uri(path)
@@ -240,7 +244,7 @@ mod tests {
     #[tokio::test]
     async fn an_answer_without_end_is_cut_off_by_the_bound() {
         let (ours, mut theirs) = tokio::io::duplex(1 << 20);
-        tokio::spawn(async move {
+        atoll_life::spawn(async move {
             use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
             let mut request = [0; 64];
             let _ = theirs.read(&mut request).await;

@@ -12,37 +12,20 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::Context as _;
 use atoll_domain::key::SecretKey;
 use atoll_domain::time::UnixMs;
-use axum::Router;
-use axum::body::Body;
-use axum::extract::Request;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tower::ServiceExt as _;
 
-use crate::app::market::Market;
 use crate::config::Config;
-use crate::control::{Control, Keys, Wake, World};
-use crate::http;
-use crate::link::{self, Links};
+pub use crate::connections::connection_over;
+use crate::connections::{Connections, DRAIN_MAX};
+use crate::control::{Control, Keys, Parts, World};
 use crate::objects::Objects;
-use crate::places::{Place, Places};
+use crate::places::Places;
 use crate::store::Store;
-use crate::tls::{self, Peer};
-
-/// The longest TLS handshake.
-const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
-/// The longest a request's head may take, and the longest a connection may be idle.
-const HEAD_MAX: Duration = Duration::from_secs(30);
-/// Bytes of a request's head.
-const HEAD_BYTES_MAX: usize = 64 << 10;
-/// Headers of a request.
-const HEADERS_MAX: usize = 64;
-/// How long open requests may go on after the node was told to stop.
-const DRAIN_MAX: Duration = Duration::from_secs(5);
+use crate::{http, link, tls};
 
 /// The real world.
 #[derive(Debug)]
@@ -73,6 +56,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let node = Node::listen(config, store, Arc::new(RealWorld), stop.clone()).await?;
     let mut reconcilers = crate::tasks::spawn(&node.control, &stop);
     let ended = tokio::select! {
+        biased;
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
         // None ends by itself. A node without one would look well and, say, pay nobody.
@@ -121,7 +105,7 @@ impl Node {
         let listener =
             TcpListener::bind(config.listen).await.with_context(|| format!("listening on {}", config.listen))?;
         let address = listener.local_addr()?;
-        let control = Arc::new(control(config, store, world)?);
+        let control = Control::new(parts(config, store, world)?);
         let tasks = TaskTracker::new();
         let connections = Connections {
             router: http::router(&control),
@@ -130,8 +114,8 @@ impl Node {
             stop: stop.clone(),
             tasks: tasks.clone(),
         };
-        tasks.spawn(connections.accept(listener));
-        tasks.spawn(link::flush_observations(Arc::clone(&control), stop.clone()));
+        tasks.spawn(atoll_life::bound(connections.accept(listener)));
+        tasks.spawn(atoll_life::bound(link::flush_observations(Arc::clone(&control), stop.clone())));
         if let Some(path) = &control.config.port_file {
             tls::write_new(path, format!("{}\n", address.port()).as_bytes(), 0o644)?;
         }
@@ -150,14 +134,14 @@ impl Node {
     }
 }
 
-fn control(config: Config, store: Arc<dyn Store>, world: Arc<dyn World>) -> anyhow::Result<Control> {
+/// What a real node is made of.
+fn parts(config: Config, store: Arc<dyn Store>, world: Arc<dyn World>) -> anyhow::Result<Parts> {
     let keys = load_keys(&config.state, &*world)?;
     let mut seed = [0; 8];
     world.random(&mut seed);
     let rpc = atoll_chain::Rpc::new(atoll_chain::RpcConfig::new(&config.rpc, u64::from_le_bytes(seed)))?;
     let objects = Objects::open(&config.objects).with_context(|| format!("opening {}", config.objects.display()))?;
-    let links = Links::new(Arc::clone(&world));
-    Ok(Control { config, store, rpc, links, objects, market: Market::default(), keys, world, wake: Wake::default() })
+    Ok(Parts { config, store, world, rpc, objects, keys })
 }
 
 /// Loads the node's keys from `keys/`, making those that are not there.
@@ -186,79 +170,4 @@ fn load_keypair(path: &Path, world: &dyn World) -> anyhow::Result<atoll_chain::K
         atoll_chain::Keypair::from_seed(&seed).save(path)?;
     }
     Ok(atoll_chain::Keypair::load(path)?)
-}
-
-/// What accepts connections.
-#[derive(Clone)]
-struct Connections {
-    router: Router,
-    tls: TlsAcceptor,
-    places: Places,
-    stop: CancellationToken,
-    tasks: TaskTracker,
-}
-
-impl Connections {
-    async fn accept(self, listener: TcpListener) {
-        loop {
-            let next = async {
-                let permit = self.places.any().await;
-                (permit, listener.accept().await)
-            };
-            let (permit, accepted) = tokio::select! {
-                biased;
-                () = self.stop.cancelled() => return,
-                next = next => next,
-            };
-            match (permit, accepted) {
-                (Some(permit), Ok((tcp, address))) => match self.places.of(permit, address.ip()) {
-                    Some(place) => drop(self.tasks.spawn(self.clone().connection(tcp, address, place))),
-                    None => tracing::debug!(%address, "this address holds its share of connections"),
-                },
-                (_, Err(error)) => {
-                    // Out of file descriptors, most likely: others must end first.
-                    tracing::warn!(%error, "a connection could not be accepted");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-                (None, _) => return,
-            }
-        }
-    }
-
-    async fn connection(self, tcp: TcpStream, address: SocketAddr, place: Place) {
-        if let Err(error) = tcp.set_nodelay(true) {
-            tracing::debug!(%address, %error, "a connection went away");
-            return;
-        }
-        let Ok(Ok(session)) = tokio::time::timeout(HANDSHAKE_MAX, self.tls.accept(tcp)).await else {
-            tracing::debug!(%address, "no TLS handshake");
-            return;
-        };
-        let Ok(exporter) = tls::exporter(session.get_ref().1) else { return };
-        let peer = Peer { address, exporter, place: Arc::new(place) };
-        let router = self.router;
-        let service = hyper::service::service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
-            request.extensions_mut().insert(peer.clone());
-            let request: Request = request.map(Body::new);
-            router.clone().oneshot(request)
-        });
-        let connection = hyper::server::conn::http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_MAX)
-            .max_buf_size(HEAD_BYTES_MAX)
-            .max_headers(HEADERS_MAX)
-            .serve_connection(TokioIo::new(session), service)
-            .with_upgrades();
-        let mut connection = std::pin::pin!(connection);
-        let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
-            () = self.stop.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                tokio::time::timeout(DRAIN_MAX, connection).await.unwrap_or(Ok(()))
-            }
-        };
-        if let Err(error) = ended {
-            tracing::debug!(%address, %error, "a connection broke");
-        }
-    }
 }

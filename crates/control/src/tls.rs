@@ -26,8 +26,9 @@ pub struct Peer {
     pub address: SocketAddr,
     /// 32 bytes that only the two ends of this TLS session know.
     pub exporter: [u8; EXPORTER_BYTES],
-    /// The connection's place among those allowed at once; given back when the last holder is gone.
-    pub place: Arc<Place>,
+    /// The connection's place among those allowed at once; given back when the last holder is gone. None where nobody
+    /// counts them.
+    pub place: Option<Arc<Place>>,
 }
 
 /// The exporter of an accepted session.

@@ -380,6 +380,7 @@ pub async fn events(control: &Control, id: JobId, after: u64, wait: Duration) ->
             return Ok(JobEvents { events: events.into_iter().map(event).collect(), state: job.now.state });
         }
         tokio::select! {
+            biased;
             _ = changed.changed() => {}
             () = tokio::time::sleep(LOOK_AGAIN) => {}
         }

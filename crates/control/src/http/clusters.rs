@@ -138,7 +138,7 @@ async fn forward(stream: ByteStream, mut request: Request, path: &str, token: &s
     let ours = request.extensions_mut().remove::<OnUpgrade>();
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(unreachable)?;
-    tokio::spawn(async move {
+    atoll_life::spawn(async move {
         if let Err(error) = connection.with_upgrades().await {
             tracing::debug!(%error, "a connection to a cluster's head broke");
         }
@@ -146,7 +146,7 @@ async fn forward(stream: ByteStream, mut request: Request, path: &str, token: &s
     let mut answer = sender.send_request(request).await.map_err(unreachable)?;
     if let (StatusCode::SWITCHING_PROTOCOLS, true, Some(ours)) = (answer.status(), upgrade, ours) {
         let theirs = hyper::upgrade::on(&mut answer);
-        tokio::spawn(splice(ours, theirs));
+        atoll_life::spawn(splice(ours, theirs));
         let mut headers = brought_back(answer.headers());
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));

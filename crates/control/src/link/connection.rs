@@ -260,11 +260,13 @@ impl Link {
         let mut silent_since = tokio::time::Instant::now();
         loop {
             let connection = self.connection.clone();
+            // Commands before frames: a worker that never pauses must not keep its own commands from itself. Silence last:
+            // what arrived while this node could not read is no silence.
             let step = tokio::select! {
+                biased;
                 () = connection.end.cancelled() => Err(self.ended()),
-                () = tokio::time::sleep_until(silent_since + silence_max) => {
-                    Err(End::Gone(format!("silent for {} ms", silence_max.as_millis())))
-                }
+                () = connection.wake.notified() => self.deliver().await,
+                _ = outbox.tick() => self.deliver().await,
                 frame = next_frame(frames) => {
                     silent_since = tokio::time::Instant::now();
                     match frame {
@@ -273,8 +275,9 @@ impl Link {
                         Err(end) => Err(end),
                     }
                 }
-                () = connection.wake.notified() => self.deliver().await,
-                _ = outbox.tick() => self.deliver().await,
+                () = tokio::time::sleep_until(silent_since + silence_max) => {
+                    Err(End::Gone(format!("silent for {} ms", silence_max.as_millis())))
+                }
             };
             if let Err(end) = step {
                 return end;

@@ -49,7 +49,9 @@ async fn link(
     Extension(peer): Extension<Peer>,
     upgrade: WebSocketUpgrade,
 ) -> Response {
-    bounded(upgrade, FRAME_BYTES_MAX).on_upgrade(move |socket| connection::run(control, peer, socket))
+    let life = atoll_life::current();
+    bounded(upgrade, FRAME_BYTES_MAX)
+        .on_upgrade(move |socket| atoll_life::within(life, connection::run(control, peer, socket)))
 }
 
 /// The worker behind a dialled stream, proven for this very connection.
@@ -97,6 +99,8 @@ async fn store_stream(
     let id: PodId = query.pod.parse().map_err(|_| ApiError::not_found("pod"))?;
     let pod = control.store.pod(id).await?.filter(|pod| pod.device_key == device && !pod.state.is_over());
     let pod = pod.ok_or_else(|| ApiError::not_found("pod"))?;
-    Ok(bounded(upgrade, STREAM_BYTES_MAX)
-        .on_upgrade(async move |socket| pod_store::serve(control, pod.id, ByteStream::new(socket, peer)).await))
+    let life = atoll_life::current();
+    Ok(bounded(upgrade, STREAM_BYTES_MAX).on_upgrade(move |socket| {
+        atoll_life::within(life, pod_store::serve(control, pod.id, ByteStream::new(socket, peer)))
+    }))
 }

@@ -34,8 +34,13 @@ const HEAD_MAX: Duration = Duration::from_secs(30);
 /// Streams of one pod at once.
 const STREAMS_MAX: u32 = 64;
 
-/// Streams that serve each pod now.
-static OPEN: Mutex<BTreeMap<PodId, u32>> = Mutex::new(BTreeMap::new());
+/// What a node counts of its tenants.
+#[derive(Debug, Default)]
+pub(crate) struct Tenants {
+    /// Streams that serve each pod now.
+    open: Mutex<BTreeMap<PodId, u32>>,
+    meters: reports::Meters,
+}
 
 /// What the handlers are given.
 #[derive(Clone, Debug)]
@@ -108,7 +113,8 @@ pub(crate) async fn serve(
     pod: PodId,
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
 ) {
-    let Some(_place) = Place::take(pod) else {
+    let node = Arc::clone(&control);
+    let Some(_place) = Place::take(&node.tenants, pod) else {
         tracing::warn!(%pod, "too many streams to the pod store; this one is dropped");
         return;
     };
@@ -130,27 +136,27 @@ pub(crate) async fn serve(
 }
 
 /// A place among a pod's streams.
-struct Place(PodId);
+struct Place<'a>(&'a Tenants, PodId);
 
-impl Place {
-    fn take(pod: PodId) -> Option<Self> {
-        let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+impl<'a> Place<'a> {
+    fn take(tenants: &'a Tenants, pod: PodId) -> Option<Self> {
+        let mut open = tenants.open.lock().unwrap_or_else(PoisonError::into_inner);
         let count = open.entry(pod).or_default();
         if *count >= STREAMS_MAX {
             return None;
         }
         *count += 1;
-        Some(Self(pod))
+        Some(Self(tenants, pod))
     }
 }
 
-impl Drop for Place {
+impl Drop for Place<'_> {
     fn drop(&mut self) {
-        let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = open.get_mut(&self.0) {
+        let mut open = self.0.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = open.get_mut(&self.1) {
             *count -= 1;
             if *count == 0 {
-                open.remove(&self.0);
+                open.remove(&self.1);
             }
         }
     }

@@ -28,7 +28,7 @@ const BURST: u64 = 200;
 const KEPT_MAX: u64 = 20_000;
 
 /// Reports of one job: thousandths left, since when, how many steps and how many others were kept.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Meter {
     milli: u64,
     at: UnixMs,
@@ -36,25 +36,29 @@ struct Meter {
 }
 
 /// By job. A job's meter starts anew when the node does.
-static METERS: Mutex<BTreeMap<JobId, Meter>> = Mutex::new(BTreeMap::new());
+#[derive(Debug, Default)]
+pub(super) struct Meters(Mutex<BTreeMap<JobId, Meter>>);
+
 /// Jobs metered at once; the oldest are forgotten.
 const METERS_MAX: usize = 10_000;
 
-/// Counts one report: none when it comes too fast, else whether it is kept as an event.
-fn count(job: JobId, kind: ReportKind, now: UnixMs) -> Option<bool> {
-    let mut meters = METERS.lock().unwrap_or_else(PoisonError::into_inner);
-    if meters.len() >= METERS_MAX && !meters.contains_key(&job) {
-        let oldest = meters.iter().min_by_key(|(_, meter)| meter.at).map(|(job, _)| *job);
-        oldest.and_then(|oldest| meters.remove(&oldest));
+impl Meters {
+    /// Counts one report: none when it comes too fast, else whether it is kept as an event.
+    fn count(&self, job: JobId, kind: ReportKind, now: UnixMs) -> Option<bool> {
+        let mut meters = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if meters.len() >= METERS_MAX && !meters.contains_key(&job) {
+            let oldest = meters.iter().min_by_key(|(_, meter)| meter.at).map(|(job, _)| *job);
+            oldest.and_then(|oldest| meters.remove(&oldest));
+        }
+        let meter = meters.entry(job).or_insert(Meter { milli: BURST * 1000, at: now, kept: [0; 2] });
+        let passed = now.0.saturating_sub(meter.at.0);
+        meter.milli = meter.milli.saturating_add(passed.saturating_mul(PER_S)).min(BURST * 1000);
+        meter.at = now;
+        meter.milli = meter.milli.checked_sub(1000)?;
+        let kept = &mut meter.kept[usize::from(kind != ReportKind::Step)];
+        *kept += 1;
+        Some(*kept <= KEPT_MAX)
     }
-    let meter = meters.entry(job).or_insert(Meter { milli: BURST * 1000, at: now, kept: [0; 2] });
-    let passed = now.0.saturating_sub(meter.at.0);
-    meter.milli = meter.milli.saturating_add(passed.saturating_mul(PER_S)).min(BURST * 1000);
-    meter.at = now;
-    meter.milli = meter.milli.checked_sub(1000)?;
-    let kept = &mut meter.kept[usize::from(kind != ReportKind::Step)];
-    *kept += 1;
-    Some(*kept <= KEPT_MAX)
 }
 
 pub(super) async fn post(State(door): State<Door>, tenant: Tenant, body: Body) -> Result<StatusCode, ApiError> {
@@ -62,7 +66,7 @@ pub(super) async fn post(State(door): State<Door>, tenant: Tenant, body: Body) -
     check(&report)?;
     tenant.check_attempt(report.attempt)?;
     let now = door.control.now();
-    let kept = count(tenant.job.id, report.kind, now).ok_or_else(|| {
+    let kept = door.control.tenants.meters.count(tenant.job.id, report.kind, now).ok_or_else(|| {
         ApiError::new(Code::RateLimited, format!("a job reports at most {PER_S} times a second: report less often"))
     })?;
     let told = event(&report, &tenant, now);
@@ -130,17 +134,17 @@ mod tests {
 
     #[test]
     fn reports_are_limited_per_job() {
-        let job = JobId::from_random([250; 16]);
-        let taken = |at| (0..1000).filter(|_| count(job, ReportKind::Step, UnixMs(at)).is_some()).count();
+        let (meters, job) = (Meters::default(), JobId::from_random([250; 16]));
+        let taken = |at| (0..1000).filter(|_| meters.count(job, ReportKind::Step, UnixMs(at)).is_some()).count();
         assert_eq!(taken(10_000), 200);
         assert_eq!(taken(11_000), 20);
     }
 
     #[test]
     fn no_kind_of_report_fills_the_store() {
-        let job = JobId::from_random([251; 16]);
+        let (meters, job) = (Meters::default(), JobId::from_random([251; 16]));
         for kind in [ReportKind::Checkpoint, ReportKind::Step] {
-            let kept = (0..2 * KEPT_MAX).filter(|n| count(job, kind, UnixMs(n * 1000)) == Some(true)).count();
+            let kept = (0..2 * KEPT_MAX).filter(|n| meters.count(job, kind, UnixMs(n * 1000)) == Some(true)).count();
             assert_eq!(kept as u64, KEPT_MAX, "{kind:?}");
         }
     }

@@ -64,7 +64,7 @@ impl Starter<'_> {
     fn reconciler<R: Reconciler>(&mut self, mut reconciler: R) {
         let mut signals = self.control.wake.subscribe();
         let stop = self.stop.clone();
-        self.set.spawn(async move {
+        self.set.spawn(atoll_life::bound(async move {
             loop {
                 signals.mark_unchanged();
                 if let Err(error) = reconciler.run().await {
@@ -86,7 +86,7 @@ impl Starter<'_> {
                     () = tokio::time::sleep(R::PERIOD) => {}
                 }
             }
-        });
+        }));
     }
 }
 

@@ -1,6 +1,6 @@
 //! A control node, the accounts it sees on the chain, its callers and its workers.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -37,7 +37,7 @@ pub(crate) const FEED: u64 = 1_000_000;
 pub(crate) const FEE_BPS: u16 = 25;
 
 /// Accounts that the chain shows: owner and data by address.
-type Accounts = Arc<Mutex<HashMap<String, (PublicKey, Vec<u8>)>>>;
+type Accounts = Arc<Mutex<BTreeMap<String, (PublicKey, Vec<u8>)>>>;
 
 pub(crate) struct Rig {
     pub(crate) node: Node,
