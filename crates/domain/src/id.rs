@@ -1,4 +1,4 @@
-//! Typed, prefixed ids: `job_…`, `clu_…`, `wrk_…`, `key_…`, `cmd_…`.
+//! Typed, prefixed ids: `job_…`, `clu_…`, `wrk_…`, `key_…`, `cmd_…`, `nod_…`.
 //!
 //! 128 bits in Crockford base 32 (26 characters), drawn from randomness that the caller brings, or derived from a key.
 //! They cannot be enumerated. Orders, leases and budgets are accounts on the chain and go by their [`Address`].
@@ -86,6 +86,8 @@ ids! {
     UserId = "usr", "user";
     /// A command from the control plane to a worker.
     CommandId = "cmd", "command";
+    /// A control node, from its start to its end: one that starts again is another.
+    NodeId = "nod", "node";
     /// A byte stream that a worker dials on request.
     StreamId = "str", "stream";
 }
