@@ -15,7 +15,7 @@ mod sql;
 mod sqlite;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -44,8 +44,8 @@ pub enum StoreError {
         /// The row's kind.
         what: &'static str,
     },
-    /// The engine failed. Nothing was written, unless the connection broke while it committed (the words say so): every
-    /// operation may be repeated, and says a conflict or the same again when the first one passed.
+    /// The engine failed. Nothing was written, unless the connection broke or the disk failed while it committed (the
+    /// words say so): every operation may be repeated, and says a conflict or the same again when the first one passed.
     #[error("the store failed: {0}")]
     Engine(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// A row that this build cannot read: written by a newer one, or damaged.
@@ -207,4 +207,16 @@ pub async fn open(url: &str) -> Result<Arc<dyn Store>> {
         return Ok(Arc::new(sql::Sql(postgres::Postgres::open(url).await?)));
     }
     Err(sql::Failure::fatal("the store's URL must be sqlite:PATH or postgres://USER:PASSWORD@HOST:PORT/DATABASE"))
+}
+
+/// Opens a store in a SQLite file (created when missing) that has the file to itself, and brings its schema up to date.
+/// For a simulation or a tool: the caller's thread does the work, and every operation is over when its future is first
+/// polled. `vfs` names SQLite's file system where it is not the operating system's; one without shared memory will do.
+///
+/// A second handle on the same file is refused as long as the first one lives.
+///
+/// # Errors
+/// [`StoreError::Engine`].
+pub fn sqlite_inline(path: &Path, vfs: Option<&str>) -> Result<Arc<dyn Store>> {
+    Ok(Arc::new(sql::Sql(sqlite::Inline::open(path.to_owned(), vfs)?)))
 }

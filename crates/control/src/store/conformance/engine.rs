@@ -7,10 +7,10 @@ use super::{Fresh, assert_failed};
 use crate::store::postgres::Postgres;
 use crate::store::sql::{Engine, Failure, Isolation, MIGRATIONS, Value};
 use crate::store::sqlite::Sqlite;
-use crate::store::{StoreError, open};
+use crate::store::{StoreError, open, sqlite_inline};
 
 impl Fresh {
-    fn sqlite_path(&self) -> Option<PathBuf> {
+    pub(super) fn sqlite_path(&self) -> Option<PathBuf> {
         self.url.strip_prefix("sqlite:").map(PathBuf::from)
     }
 
@@ -135,6 +135,19 @@ async fn a_panicking_operation_leaves_nothing_on_sqlite() {
     let added =
         engine.write(Isolation::Serializable, (), |(), tx| Box::pin(async move { tx.execute(ADD, &row()).await }));
     assert_eq!(added.await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn an_inline_store_has_its_file_alone() {
+    let at = Fresh::sqlite();
+    let path = at.sqlite_path().unwrap();
+    let first = sqlite_inline(&path, None).unwrap();
+    let (_, job) = accepted(first.as_ref(), 1).await;
+    assert_failed(sqlite_inline(&path, None), "another process holds the database");
+    assert_failed(sqlite_inline(&path, Some("no such file system")), "no such vfs");
+    drop(first);
+    let second = sqlite_inline(&path, None).unwrap();
+    assert_eq!(second.job(job.id).await.unwrap(), Some(job));
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! What both engines must do, as one suite that runs on each.
 //!
+//! What one handle can show also runs on SQLite inline, on a paused clock and one thread, as the simulation has it.
 //! SQLite's single writer hides races, so what concerns several writers counts only on PostgreSQL; it runs on SQLite
 //! too, over eight handles of one file. With the feature `postgres-tests` a PostgreSQL server is started once per test
 //! process; when its binaries are missing the tests fail with the line that installs them.
@@ -28,7 +29,7 @@ use std::sync::{
     atomic::{AtomicU32, Ordering},
 };
 
-use super::{Store, StoreError, open};
+use super::{Store, StoreError, open, sqlite_inline};
 #[cfg(feature = "postgres-tests")]
 use private_postgres::Postgres;
 
@@ -37,12 +38,21 @@ use private_postgres::Postgres;
 struct Fresh {
     url: String,
     _folder: Option<tempfile::TempDir>,
+    /// The one handle of a store that has its file to itself.
+    only: Option<Arc<dyn Store>>,
 }
 
 impl Fresh {
     fn sqlite() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        Self { url: format!("sqlite:{}", folder.path().join("control.db").display()), _folder: Some(folder) }
+        let url = format!("sqlite:{}", folder.path().join("control.db").display());
+        Self { url, only: None, _folder: Some(folder) }
+    }
+
+    fn sqlite_inline() -> Self {
+        let mut at = Self::sqlite();
+        at.only = Some(sqlite_inline(&at.sqlite_path().unwrap(), None).unwrap());
+        at
     }
 
     #[cfg(feature = "postgres-tests")]
@@ -50,12 +60,15 @@ impl Fresh {
         static DATABASES: AtomicU32 = AtomicU32::new(0);
         let name = format!("store_{}", DATABASES.fetch_add(1, Ordering::Relaxed));
         admin().await.batch_execute(&format!("create database {name} template template0")).await.unwrap();
-        Self { url: server().url(&name), _folder: None }
+        Self { url: server().url(&name), only: None, _folder: None }
     }
 
     /// A handle of its own, as another process would have.
     async fn open(&self) -> Arc<dyn Store> {
-        open(&self.url).await.unwrap()
+        match &self.only {
+            Some(only) => Arc::clone(only),
+            None => open(&self.url).await.unwrap(),
+        }
     }
 }
 
@@ -75,7 +88,7 @@ async fn admin() -> tokio_postgres::Client {
 }
 
 macro_rules! on_both_engines {
-    ($($family:ident::$test:ident,)*) => {
+    ($($family:ident::$test:ident,)* -- $($shared_family:ident::$shared:ident,)*) => {
         mod on_sqlite {
             use super::*;
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -83,6 +96,17 @@ macro_rules! on_both_engines {
                 $family::$test(&Fresh::sqlite()).await;
             })*
         }
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+            async fn $shared() {
+                $shared_family::$shared(&Fresh::sqlite()).await;
+            })*
+        }
+        mod on_sqlite_inline {
+            use super::*;
+            $(#[tokio::test(start_paused = true)]
+            async fn $test() {
+                $family::$test(&Fresh::sqlite_inline()).await;
+            })*
         #[cfg(feature = "postgres-tests")]
         mod on_postgres {
             use super::*;
@@ -91,6 +115,10 @@ macro_rules! on_both_engines {
                 $family::$test(&Fresh::postgres().await).await;
             })*
         }
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+            async fn $shared() {
+                $shared_family::$shared(&Fresh::postgres().await).await;
+            })*
     };
 }
 
@@ -132,6 +160,7 @@ on_both_engines! {
     races::eight_writers_use_a_nonce_once,
     races::eight_equal_submissions_are_one_job,
     races::eight_submissions_for_one_order_are_one_job,
+    -- // Of several handles, or SQL past the store:
     races::eight_writers_have_one_live_transaction,
     races::a_follower_of_events_misses_none,
     races::eight_nodes_open_a_new_store_at_once,

@@ -29,7 +29,7 @@ use super::{Accepted, Result, Store};
 #[cfg(test)]
 pub(super) use migrate::MIGRATIONS;
 pub(super) use migrate::migrate;
-pub(super) use tx::{Connection, Dialect, Engine, Failure, Isolation, Operation, Tx, is_repeatable};
+pub(super) use tx::{Connection, Cure, Dialect, Engine, Failure, Isolation, Operation, Tx, is_repeatable};
 pub(super) use value::{Row, Value};
 
 use Isolation::{ReadCommitted, Serializable};

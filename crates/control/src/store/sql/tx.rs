@@ -140,26 +140,48 @@ pub(in crate::store) trait Engine: Send + Sync + std::fmt::Debug + 'static {
         T: Send + 'static;
 }
 
-/// How an engine failed: words without any secret, and whether the same transaction may pass when repeated.
+/// What may help after a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::store) enum Cure {
+    /// Nothing that the store could do by itself.
+    None,
+    /// The engine rolled the transaction back: run it again.
+    Repeat,
+    /// The disk failed: what this connection believes of the file is not to be trusted any further.
+    Reopen,
+}
+
+/// How an engine failed: words without any secret, and what may help.
 #[derive(Debug, thiserror::Error)]
 #[error("{words}")]
 pub(in crate::store) struct Failure {
     pub(in crate::store) words: String,
-    pub(in crate::store) repeatable: bool,
+    pub(in crate::store) cure: Cure,
+}
+
+impl From<Failure> for StoreError {
+    fn from(failure: Failure) -> Self {
+        Self::Engine(Box::new(failure))
+    }
 }
 
 impl Failure {
     pub(in crate::store) fn fatal(words: impl Into<String>) -> StoreError {
-        StoreError::Engine(Box::new(Self { words: words.into(), repeatable: false }))
+        Self { words: words.into(), cure: Cure::None }.into()
     }
 
     pub(in crate::store) fn repeatable(words: impl Into<String>) -> StoreError {
-        StoreError::Engine(Box::new(Self { words: words.into(), repeatable: true }))
+        Self { words: words.into(), cure: Cure::Repeat }.into()
+    }
+
+    /// What may help after this error.
+    pub(in crate::store) fn cure_of(error: &StoreError) -> Cure {
+        let StoreError::Engine(source) = error else { return Cure::None };
+        source.downcast_ref::<Self>().map_or(Cure::None, |failure| failure.cure)
     }
 }
 
 /// Whether the transaction that ended so was rolled back by the engine and may simply be run again.
 pub(in crate::store) fn is_repeatable(error: &StoreError) -> bool {
-    let StoreError::Engine(source) = error else { return false };
-    source.downcast_ref::<Failure>().is_some_and(|failure| failure.repeatable)
+    Failure::cure_of(error) == Cure::Repeat
 }
