@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::history::Detail;
 use crate::address::{Address, Hash, Signature};
 
 /// The log's name in the state folder.
@@ -59,6 +60,9 @@ pub struct Record {
     /// The accounts that changed, as they are afterwards.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub accounts: Vec<StoredAccount>,
+    /// What the history keeps of the transaction. Logs of older builds lack it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<Detail>,
 }
 
 /// An account in a record. With no lamports it is gone.
@@ -264,16 +268,16 @@ impl<'a> Frames<'a> {
     }
 }
 
-mod base64_text {
+pub(super) mod base64_text {
     use base64::Engine as _;
     use base64::engine::general_purpose::STANDARD as BASE64;
     use serde::{Deserialize as _, Deserializer, Serializer, de};
 
-    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    pub(in crate::local) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&BASE64.encode(bytes))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+    pub(in crate::local) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
         BASE64.decode(String::deserialize(deserializer)?).map_err(de::Error::custom)
     }
 }
@@ -290,7 +294,15 @@ mod tests {
             executable: false,
             data: vec![3; 50],
         };
-        Record { slot, unix_ms: slot * 400, warp_ms: 0, signature: None, error: None, accounts: vec![account] }
+        Record {
+            slot,
+            unix_ms: slot * 400,
+            warp_ms: 0,
+            signature: None,
+            error: None,
+            accounts: vec![account],
+            detail: None,
+        }
     }
 
     fn open(folder: &Path) -> Result<(Opened, Vec<u64>), LogError> {

@@ -11,7 +11,10 @@
 //! - [`log`]: frames on disk. - [`state`]: what the chain is, and how a transaction changes it. - `methods`: JSON in,
 //!   JSON out. - [`Engine`]: bodies in, answers out, with neither thread nor socket. - `http`: the listener.
 
+mod detail;
 mod engine;
+pub mod feed;
+pub mod history;
 mod http;
 pub mod log;
 mod methods;

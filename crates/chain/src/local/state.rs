@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use litesvm::LiteSVM;
-use litesvm::types::FailedTransactionMetadata;
+use litesvm::types::{FailedTransactionMetadata, TransactionMetadata};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use solana_account::{Account, AccountSharedData, ReadableAccount as _};
@@ -16,21 +16,27 @@ use solana_clock::Clock;
 use solana_transaction::versioned::VersionedTransaction;
 use solana_transaction_error::TransactionError;
 
+use super::detail::{self, Keys};
 use super::engine::EngineConfig;
+use super::feed::{Change, Feed};
+use super::history::{Detail, HISTORY_BYTES_MAX, History, InnerCalls, Returned};
 use super::log::{Genesis, Log, LogError, Opened, Record, StoredAccount};
 use super::{LocalChainConfig, StartError, WallClock};
 use crate::address::{Address, Hash, Signature};
+use crate::keypair::Keypair;
+use crate::rpc::Commitment;
+use crate::{spl, transaction};
 
 /// Milliseconds of a slot, as on Solana.
 pub const SLOT_MS: u64 = 400;
 /// Slots for which a blockhash may be used, as on Solana: 60 s.
 pub const BLOCKHASH_SLOTS: u64 = 150;
 /// Slots of an epoch of Solana's clock, as on mainnet.
-const EPOCH_SLOTS: u64 = 432_000;
+pub const EPOCH_SLOTS: u64 = 432_000;
 /// The first slot. litesvm's features and programs are of this slot, and programs are invisible before theirs.
 pub const SLOT_FIRST: u64 = litesvm::MAINNET_DEFAULT_SLOT;
-/// Transactions whose log and bytes are kept until the chain stops.
-pub const DETAILS_MAX: usize = 2048;
+/// What the faucet has at first: 10^10 SOL, a hundred thousand of the largest airdrops.
+const FAUCET_LAMPORTS: u64 = 10_000_000_000 * spl::LAMPORTS_PER_SOL;
 
 /// A running chain's state and its log.
 pub struct State {
@@ -43,8 +49,8 @@ pub struct State {
     warp_ms: u64,
     blockhashes: VecDeque<(u64, Hash)>,
     statuses: HashMap<Signature, Processed>,
-    details: BTreeMap<Signature, Detail>,
-    detail_order: VecDeque<Signature>,
+    history: History,
+    feed: Feed,
     owned: BTreeMap<Address, BTreeSet<Address>>,
 }
 
@@ -66,19 +72,6 @@ pub struct Processed {
     pub error: Option<Value>,
 }
 
-/// What is kept of a recent transaction for whoever asks.
-#[derive(Debug, Clone)]
-pub struct Detail {
-    /// Its log.
-    pub log: Vec<String>,
-    /// Its bytes.
-    pub bytes: Vec<u8>,
-    /// Its fee in lamports.
-    pub fee: u64,
-    /// The compute units it used.
-    pub units: u64,
-}
-
 /// What a run of a transaction showed.
 #[derive(Debug, Clone)]
 pub struct Run {
@@ -88,6 +81,23 @@ pub struct Run {
     pub log: Vec<String>,
     /// The compute units it uses.
     pub units: u64,
+    /// Its fee in lamports; 0 when it cannot be charged.
+    pub fee: u64,
+    /// The accounts after it; empty when it fails.
+    pub accounts: Vec<(Address, AccountSharedData)>,
+    /// The calls that its instructions make.
+    pub inner: Vec<InnerCalls>,
+    /// What it returns.
+    pub returned: Option<Returned>,
+}
+
+impl Run {
+    /// Of a transaction that is not even run.
+    #[must_use]
+    pub fn failed(error: &TransactionError) -> Self {
+        let error = Some(error_value(error));
+        Self { error, log: Vec::new(), units: 0, fee: 0, accounts: Vec::new(), inner: Vec::new(), returned: None }
+    }
 }
 
 /// What became of a transaction that was sent.
@@ -107,7 +117,7 @@ impl State {
     pub fn open(config: LocalChainConfig) -> Result<(Self, u64), StartError> {
         let LocalChainConfig { state_dir, genesis_seed, programs, clock, listen: _ } = config;
         let mut svm = machine(programs)?;
-        let mut replay = Replay { statuses: HashMap::new(), last: None };
+        let mut replay = Replay::new();
         let genesis = || (genesis_hash(&genesis_seed), clock.unix_ms());
         let Opened { log, genesis, torn_bytes } =
             Log::open(&state_dir, genesis, |record| replay.take(&mut svm, record))?;
@@ -121,7 +131,7 @@ impl State {
     pub fn in_memory(config: EngineConfig) -> Result<Self, StartError> {
         let EngineConfig { genesis_seed, programs, clock, settings: _ } = config;
         let genesis = Genesis::new(genesis_hash(&genesis_seed), clock.unix_ms());
-        let replay = Replay { statuses: HashMap::new(), last: None };
+        let replay = Replay::new();
         Ok(Self::new(machine(programs)?, None, clock, genesis, replay))
     }
 
@@ -140,8 +150,8 @@ impl State {
             warp_ms,
             blockhashes: VecDeque::new(),
             statuses: replay.statuses,
-            details: BTreeMap::new(),
-            detail_order: VecDeque::new(),
+            history: replay.history,
+            feed: Feed::default(),
             owned,
         };
         state.set_clock();
@@ -161,8 +171,8 @@ impl State {
             warp_ms: self.warp_ms,
             blockhashes: self.blockhashes.clone(),
             statuses: self.statuses.clone(),
-            details: self.details.clone(),
-            detail_order: self.detail_order.clone(),
+            history: self.history.clone(),
+            feed: Feed::default(),
             owned: self.owned.clone(),
         }
     }
@@ -195,7 +205,7 @@ impl State {
         let oldest = slot.saturating_sub(BLOCKHASH_SLOTS).max(SLOT_FIRST);
         let next = self.blockhashes.back().map_or(oldest, |(last, _)| (last + 1).max(oldest));
         for slot in next..=slot {
-            let hash = hash_of(b"atoll/local-blockhash/1\0", &[&self.genesis.hash.0, &slot.to_le_bytes()]);
+            let hash = self.blockhash_of(slot);
             self.blockhashes.push_back((slot, hash));
         }
         while self.blockhashes.front().is_some_and(|(first, _)| *first < oldest) {
@@ -236,6 +246,12 @@ impl State {
         self.blockhashes.back().expect("set_clock leaves at least the current slot's").1
     }
 
+    /// The hash of a slot's block; it follows from the slot's number.
+    #[must_use]
+    pub fn blockhash_of(&self, slot: u64) -> Hash {
+        hash_of(b"atoll/local-blockhash/1\0", &[&self.genesis.hash.0, &slot.to_le_bytes()])
+    }
+
     /// Whether a transaction with this blockhash may still be processed.
     #[must_use]
     pub fn blockhash_is_valid(&self, blockhash: &Hash) -> bool {
@@ -266,28 +282,70 @@ impl State {
         self.statuses.get(signature)
     }
 
-    /// What is kept of a recent transaction.
+    /// What is remembered of transactions.
     #[must_use]
-    pub fn detail(&self, signature: &Signature) -> Option<&Detail> {
-        self.details.get(signature)
+    pub const fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// All transactions that were ever processed.
+    #[must_use]
+    pub fn transaction_count(&self) -> u64 {
+        self.statuses.len() as u64
+    }
+
+    /// The one node's name. It signs nothing.
+    #[must_use]
+    pub fn identity(&self) -> Address {
+        Address(hash_of(b"atoll/local-identity/1\0", &[&self.genesis.hash.0]).0)
+    }
+
+    /// Who listens to changes.
+    pub const fn feed(&mut self) -> &mut Feed {
+        &mut self.feed
+    }
+
+    /// The newest slot that is settled so far.
+    #[must_use]
+    pub fn slot_at(&self, _: Commitment) -> u64 {
+        self.now.slot
+    }
+
+    /// An account as it was at the newest slot that is settled so far.
+    #[must_use]
+    pub fn account_at(&self, address: &Address, _: Commitment) -> Option<AccountSharedData> {
+        self.account(address).cloned()
+    }
+
+    /// The accounts of a program, by address, at the newest slot that is settled so far.
+    pub fn accounts_of_at<'a>(
+        &'a self,
+        owner: &Address,
+        _: Commitment,
+    ) -> impl Iterator<Item = (Address, AccountSharedData)> + use<'a> {
+        let owned = self.owned.get(owner).into_iter().flatten();
+        owned.filter_map(|address| self.account(address).map(|account| (*address, account.clone())))
     }
 
     /// Runs a transaction without keeping anything. Signatures are not looked at.
     #[must_use]
     pub fn simulate(&self, transaction: VersionedTransaction) -> Run {
         match self.svm.simulate_transaction(transaction) {
-            Ok(run) => Run { error: None, log: run.meta.logs, units: run.meta.compute_units_consumed },
-            Err(failed) => run_of(&failed),
+            Ok(run) => Run {
+                accounts: run.post_accounts.iter().map(|(key, account)| (from_svm(key), account.clone())).collect(),
+                ..run_of(None, &run.meta)
+            },
+            Err(failed) => run_of(Some(&failed.err), &failed.meta),
         }
     }
 
-    /// Why a transaction may not be processed at all: signatures, blockhash.
+    /// Why a transaction may not be processed at all: signatures, where they are to be verified; blockhash.
     #[must_use]
-    pub fn refusal(&self, transaction: &VersionedTransaction) -> Option<TransactionError> {
+    pub fn refusal(&self, transaction: &VersionedTransaction, verify: bool) -> Option<TransactionError> {
         if transaction.sanitize().is_err() {
             return Some(TransactionError::SanitizeFailure);
         }
-        if !transaction.verify_with_results().iter().all(|verified| *verified) {
+        if verify && !transaction.verify_with_results().iter().all(|verified| *verified) {
             return Some(TransactionError::SignatureFailure);
         }
         let blockhash = Hash(transaction.message.recent_blockhash().to_bytes());
@@ -301,25 +359,41 @@ impl State {
         if self.statuses.contains_key(&signature) {
             return Sent::Processed(signature);
         }
-        if let Some(error) = self.refusal(&transaction) {
-            return Sent::Refused(Run { error: Some(error_value(&error)), log: Vec::new(), units: 0 });
+        if let Some(error) = self.refusal(&transaction, true) {
+            return Sent::Refused(Run::failed(&error));
         }
+        let Keys { all: keys, loaded } = detail::keys(&transaction, |address| self.account(address));
+        let before = detail::balances(&keys, |address| self.account(address));
         let (meta, error, accounts) = match self.svm.simulate_transaction(transaction.clone()) {
             Ok(run) => (run.meta, None, self.changes(&run.post_accounts)),
-            Err(failed) if preflight == Preflight::Run => return Sent::Refused(run_of(&failed)),
+            Err(failed) if preflight == Preflight::Run => {
+                return Sent::Refused(run_of(Some(&failed.err), &failed.meta));
+            }
             Err(_) => match self.fail(transaction) {
                 (failed, Some(payer)) => (failed.meta, Some(error_value(&failed.err)), vec![payer]),
-                (failed, None) => return Sent::Refused(run_of(&failed)),
+                (failed, None) => return Sent::Refused(run_of(Some(&failed.err), &failed.meta)),
             },
         };
-        let record = self.record(Some(signature), error, accounts);
+        let mut record = self.record(Some(signature), error, accounts);
         if let Err(error) = self.apply(&record) {
             // litesvm has executed these very accounts, so this is a fault of the chain and not of the transaction.
-            return Sent::Refused(Run { error: Some(Value::String(error)), log: meta.logs, units: 0 });
+            return Sent::Refused(Run { error: Some(Value::String(error)), ..run_of(None, &meta) });
+        }
+        record.detail = Some(Detail {
+            bytes,
+            fee: meta.fee,
+            units: meta.compute_units_consumed,
+            loaded,
+            before,
+            after: detail::balances(&keys, |address| self.account(address)),
+            inner: detail::inner(&meta),
+            returned: detail::returned(&meta),
+            log: meta.logs,
+        });
+        if let Some(entry) = detail::entry(&record) {
+            self.history.push(entry);
         }
         self.note(record);
-        let units = meta.compute_units_consumed;
-        self.remember(signature, Detail { log: meta.logs, bytes, fee: meta.fee, units });
         Sent::Processed(signature)
     }
 
@@ -335,33 +409,22 @@ impl State {
         (failed, payer)
     }
 
-    /// Gives lamports to an address out of nothing, as the faucet of a test cluster does.
+    /// Gives lamports to an address, by a transaction of the faucet that every local chain has. Two airdrops are never
+    /// one transaction, even where all else in them is the same.
     ///
     /// # Errors
-    /// Says why not: the balance would overflow.
+    /// Says why not: the balance would overflow, or would be too small for an account to exist.
     pub fn airdrop(&mut self, address: &Address, lamports: u64) -> Result<Signature, String> {
-        let mut account = self.account(address).map_or_else(
-            || StoredAccount {
-                address: *address,
-                lamports: 0,
-                owner: crate::spl::SYSTEM_PROGRAM,
-                executable: false,
-                data: Vec::new(),
-            },
-            |account| stored(*address, account),
-        );
-        account.lamports = account.lamports.checked_add(lamports).ok_or("the balance would leave 64 bits")?;
-        // No key signs an airdrop; its name only has to be one of its own. Every airdrop adds a status, also in the log.
-        let count = self.statuses.len() as u64;
-        let drop = [&self.genesis.hash.0[..], &address.0, &count.to_le_bytes()];
-        let (low, high) = (hash_of(b"atoll/local-airdrop/1\0", &drop), hash_of(b"atoll/local-airdrop/2\0", &drop));
-        let mut signature = Signature([0; 64]);
-        signature.0[..32].copy_from_slice(&low.0);
-        signature.0[32..].copy_from_slice(&high.0);
-        let record = self.record(Some(signature), None, vec![account]);
-        self.apply(&record)?;
-        self.note(record);
-        Ok(signature)
+        let faucet = faucet();
+        // More units than a transfer needs, and another number each time: so each has a signature of its own.
+        let units = 10_000 + u32::try_from(self.statuses.len() % 1_000_000).unwrap_or_default();
+        let give = [spl::compute_unit_limit(units), spl::system_transfer(faucet.address(), *address, lamports)];
+        let signed = transaction::sign(&give, &faucet, &[], &self.blockhash()).map_err(|error| error.to_string())?;
+        let read = wincode::deserialize_exact(signed.bytes()).map_err(|error| error.to_string())?;
+        match self.send(read, signed.bytes().to_vec(), Preflight::Run) {
+            Sent::Processed(signature) => Ok(signature),
+            Sent::Refused(run) => Err(format!("the airdrop fails: {}", run.error.unwrap_or_default())),
+        }
     }
 
     /// Writes what has changed to disk.
@@ -380,7 +443,7 @@ impl State {
 
     fn record(&self, signature: Option<Signature>, error: Option<Value>, accounts: Vec<StoredAccount>) -> Record {
         let Moment { slot, unix_ms } = self.now;
-        Record { slot, unix_ms, warp_ms: self.warp_ms, signature, error, accounts }
+        Record { slot, unix_ms, warp_ms: self.warp_ms, signature, error, accounts, detail: None }
     }
 
     /// The accounts that differ from what is stored.
@@ -405,17 +468,13 @@ impl State {
         if let Some(signature) = record.signature {
             self.statuses.insert(signature, Processed { slot: record.slot, error: record.error.clone() });
         }
+        self.feed.push(|| Change {
+            slot: record.slot,
+            signature: record.signature,
+            error: record.error.clone(),
+            accounts: record.accounts.iter().map(|account| account.address).collect(),
+        });
         Ok(())
-    }
-
-    fn remember(&mut self, signature: Signature, detail: Detail) {
-        self.details.insert(signature, detail);
-        self.detail_order.push_back(signature);
-        if self.detail_order.len() > DETAILS_MAX
-            && let Some(oldest) = self.detail_order.pop_front()
-        {
-            self.details.remove(&oldest);
-        }
     }
 }
 
@@ -446,13 +505,20 @@ fn machine(programs: Vec<(Address, Vec<u8>)>) -> Result<LiteSVM, StartError> {
         svm.add_program(to_svm(&address), &elf).map_err(load)?;
     }
     // litesvm's own faucet has a random key, which two chains of one seed would show to whoever lists accounts.
-    let faucet = svm.airdrop_pubkey();
+    let random = svm.airdrop_pubkey();
     let load = |error: litesvm::error::LiteSVMError| StartError::Load {
         what: "an empty genesis".to_owned(),
         why: error.to_string(),
     };
-    svm.set_account(faucet, Account::default()).map_err(load)?;
+    svm.set_account(random, Account::default()).map_err(load)?;
+    let rich = Account { lamports: FAUCET_LAMPORTS, ..Account::default() };
+    svm.set_account(to_svm(&faucet().address()), rich).map_err(load)?;
     Ok(svm)
+}
+
+/// The faucet's key. Everybody may know it: it gives to everybody anyway.
+fn faucet() -> Keypair {
+    Keypair::from_seed(&hash_of(b"atoll/local-faucet/1\0", &[]).0)
 }
 
 fn genesis_hash(seed: &[u8; 32]) -> Hash {
@@ -462,16 +528,24 @@ fn genesis_hash(seed: &[u8; 32]) -> Hash {
 /// What the log has told so far.
 struct Replay {
     statuses: HashMap<Signature, Processed>,
+    history: History,
     last: Option<(Moment, u64)>,
 }
 
 impl Replay {
+    fn new() -> Self {
+        Self { statuses: HashMap::new(), history: History::new(HISTORY_BYTES_MAX), last: None }
+    }
+
     fn take(&mut self, svm: &mut LiteSVM, record: Record) -> Result<(), StartError> {
         let load = |why| StartError::Load { what: format!("the log's record of slot {}", record.slot), why };
         for account in by_load_order(&record.accounts) {
             write(svm, account).map_err(load)?;
         }
         self.last = Some((Moment { slot: record.slot, unix_ms: record.unix_ms }, record.warp_ms));
+        if let Some(entry) = detail::entry(&record) {
+            self.history.push(entry);
+        }
         if let Some(signature) = record.signature {
             self.statuses.insert(signature, Processed { slot: record.slot, error: record.error });
         }
@@ -516,11 +590,15 @@ fn same(before: &AccountSharedData, after: &AccountSharedData) -> bool {
         && before.data() == after.data()
 }
 
-fn run_of(failed: &FailedTransactionMetadata) -> Run {
+fn run_of(error: Option<&TransactionError>, meta: &TransactionMetadata) -> Run {
     Run {
-        error: Some(error_value(&failed.err)),
-        log: failed.meta.logs.clone(),
-        units: failed.meta.compute_units_consumed,
+        error: error.map(error_value),
+        log: meta.logs.clone(),
+        units: meta.compute_units_consumed,
+        fee: meta.fee,
+        accounts: Vec::new(),
+        inner: detail::inner(meta),
+        returned: detail::returned(meta),
     }
 }
 
