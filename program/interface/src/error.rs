@@ -86,6 +86,8 @@ errors! {
     44 SeatUnknown "the attestor's owner and key hold no seat";
     45 Paused "new orders and fills are paused";
     46 FundsShort "the paying token account holds less than the order's worst case";
+    47 OrderNotActive "the order is not active: it has not begun, was stopped, or has ended";
+    48 LeaseEnded "the lease has ended or holds no device any more";
 }
 
 #[cfg(test)]

@@ -582,6 +582,36 @@ instructions! {
         config: readonly,
         = TOKEN_PROGRAM_ID,
     }
+
+    /// Lengthens an active order and escrows the worst case of the added time. Its leases follow, one by one, by
+    /// [`ExtendLease`]; those that do not end when they would have, and their devices are filled again.
+    17 ExtendOrder {
+        /// Seconds added to the order's end.
+        seconds: u32,
+    }
+    ExtendOrderAccounts {
+        /// The renter's wallet.
+        renter: signer,
+        /// The order.
+        order: writable,
+        /// [`crate::seeds::order_vault`]
+        vault: writable,
+        /// A token account of the renter.
+        source: writable,
+        = TOKEN_PROGRAM_ID,
+    }
+
+    /// Moves a lease's end to its order's, at the lease's own rate. By anyone; refused when one of its slots now asks
+    /// more, drains, is suspended, or does not lease for so long.
+    18 ExtendLease {}
+    ExtendLeaseAccounts {
+        /// The order.
+        order: writable,
+        /// The lease.
+        lease: writable,
+        /// The lease's page.
+        page: readonly,
+    }
 }
 
 /// [`SetAsk::change`]: ask and longest lease.

@@ -514,8 +514,8 @@ plain! {
         devices_open: u32,
         /// Devices leased now.
         devices_live: u32,
-        /// Zero.
-        spare: u32,
+        /// Seconds of `duration_s` that were added after it was posted.
+        extended_s: u32,
         /// The renter's wallet.
         renter: Address,
         /// The [`Budget`] account that posted it and takes the refund; zero when the wallet posted it.

@@ -16,6 +16,9 @@ use crate::{
     merkle::{FLAG_FINAL, FLAG_LOSS_BLAMED, Leaf},
 };
 
+/// The longest an order may run: 366 days, in seconds.
+pub const DURATION_S_MAX: u32 = 366 * 86_400;
+
 /// What some device-seconds cost and who gets it, base units.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pay {
@@ -156,6 +159,31 @@ impl Order {
         Ok(n)
     }
 
+    /// Lengthens the order for the devices that it holds or still lacks; returns what the renter adds to the escrow: the
+    /// worst case of the added time, and one unit, since the fee on a sum can be one more than the sum of the fees.
+    ///
+    /// # Errors
+    /// [`Error::OrderNotActive`], [`Error::ParameterOutOfRange`] for no time or over [`DURATION_S_MAX`] in all,
+    /// [`Error::Overflow`].
+    pub fn extend(&mut self, seconds: u32, now: i64) -> Result<u64, Error> {
+        self.ripen(now);
+        if !self.is_active(now) || self.is_stopped() {
+            return Err(Error::OrderNotActive);
+        }
+        let duration_s = self.duration_s.checked_add(seconds).ok_or(Error::ParameterOutOfRange)?;
+        if seconds == 0 || duration_s > DURATION_S_MAX {
+            return Err(Error::ParameterOutOfRange);
+        }
+        let devices = self.devices_live.checked_add(self.devices_open).ok_or(Error::Overflow)?;
+        let added = add(worst_case(self.rate_cap, devices, seconds, self.fee_bps)?, 1)?;
+        self.escrow = add(self.escrow, added)?;
+        self.escrow_initial = add(self.escrow_initial, added)?;
+        self.duration_s = duration_s;
+        self.extended_s = self.extended_s.checked_add(seconds).ok_or(Error::Overflow)?;
+        self.end = self.end.checked_add(i64::from(seconds)).ok_or(Error::Overflow)?;
+        Ok(added)
+    }
+
     /// Moves uncollected fees out of the books; returns what is to be burned and what goes to the treasury.
     ///
     /// # Errors
@@ -283,14 +311,14 @@ impl Releaser {
     ///
     /// # Errors
     /// [`Error::NotAuthorised`] otherwise.
-    pub fn check(self, reason: Reason, order: &Order, now: i64) -> Result<(), Error> {
+    pub fn check(self, reason: Reason, order: &Order, lease: &Lease, now: i64) -> Result<(), Error> {
         let allowed = match reason {
             Reason::Leave | Reason::Reclaim => matches!(self, Self::Supplier | Self::Device),
             Reason::Lost => matches!(self, Self::Renter | Self::Solver),
             // The solver too: a job that ends while its renter is offline must stop costing. It can do no more harm than
             // with `Lost`: pay for seconds not served goes back to the renter either way.
             Reason::Done => matches!(self, Self::Renter | Self::Solver),
-            Reason::Expired => order.is_over(now),
+            Reason::Expired => order.is_over(now) || (lease.end != 0 && now >= lease.end),
         };
         if allowed { Ok(()) } else { Err(Error::NotAuthorised) }
     }
@@ -302,7 +330,8 @@ impl Lease {
         if self.start == 0 && order.active_at != 0 {
             self.start = order.active_at;
             self.cap_since = order.active_at;
-            self.end = order.end;
+            // What was added later needs each slot's consent: [`Lease::extend`].
+            self.end = order.end.saturating_sub(i64::from(order.extended_s));
         }
     }
 
@@ -330,6 +359,38 @@ impl Lease {
             self.cap_since = now;
             self.end = order.end;
         }
+        Ok(())
+    }
+
+    /// Moves the end to the order's, if each slot still offers what the lease pays for so long. Called after
+    /// [`Lease::begin`].
+    ///
+    /// # Errors
+    /// [`Error::OrderNotActive`], [`Error::LeaseEnded`], [`Error::NothingToDo`] when it reaches as far already;
+    /// [`Error::SlotSuspended`], [`Error::AskTooHigh`], [`Error::SlotUnfit`] for the first slot that does not go along.
+    pub fn extend(&mut self, order: &Order, slots: &[Slot], now: i64) -> Result<(), Error> {
+        if !order.is_active(now) || order.is_stopped() {
+            return Err(Error::OrderNotActive);
+        }
+        if self.devices_live == 0 || now >= self.end {
+            return Err(Error::LeaseEnded);
+        }
+        if self.end >= order.end {
+            return Err(Error::NothingToDo);
+        }
+        let held = slots.iter().enumerate().filter(|(number, _)| bit(&self.bitmap, *number));
+        for (_, slot) in held {
+            if slot.flags & (SLOT_SUSPENDED | SLOT_DRAINING) != 0 {
+                return Err(Error::SlotSuspended);
+            }
+            if slot.ask_uusd > self.ask_uusd {
+                return Err(Error::AskTooHigh);
+            }
+            if slot.lease_s_max != 0 && order.duration_s > slot.lease_s_max {
+                return Err(Error::SlotUnfit);
+            }
+        }
+        self.end = order.end;
         Ok(())
     }
 

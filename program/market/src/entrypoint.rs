@@ -50,6 +50,8 @@ fn dispatch(tag: u8, cx: &mut Cx<'_>) -> Outcome {
         ix::CloseLease::TAG => handler::close_lease::run(cx),
         ix::CloseOrder::TAG => handler::close_order::run(cx),
         ix::CollectFees::TAG => handler::collect_fees::run(cx),
+        ix::ExtendOrder::TAG => handler::extend_order::run(cx),
+        ix::ExtendLease::TAG => handler::extend_lease::run(cx),
         _ => Err(Error::InstructionUnknown.into()),
     }
 }

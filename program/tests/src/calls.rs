@@ -441,6 +441,16 @@ impl Party {
         Call::new("release_lease", &accounts.metas(), data.encode().unwrap())
     }
 
+    pub fn extend_order(&self, renter: Address, seconds: u32) -> Call {
+        let accounts = ix::ExtendOrderAccounts { renter, order: self.order(), vault: self.vault(), source: self.purse };
+        Call::new("extend_order", &accounts.metas(), ix::ExtendOrder { seconds }.encode().unwrap())
+    }
+
+    pub fn extend_lease(&self, n: u16) -> Call {
+        let accounts = ix::ExtendLeaseAccounts { order: self.order(), lease: self.lease(n), page: self.page };
+        Call::new("extend_lease", &accounts.metas(), ix::ExtendLease {}.encode().unwrap())
+    }
+
     pub fn withdraw(&self, n: u16) -> Call {
         let accounts = ix::WithdrawOwedAccounts {
             order: self.order(),

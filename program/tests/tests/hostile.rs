@@ -171,11 +171,13 @@ fn no_signer_no_account_no_byte_can_be_another() {
     script.step(&a.fill(0, 0, &[1]), &b.fill(0, 0, &[1]));
     script.step(&a.fill(1, 1, &[1]), &b.fill(1, 1, &[1]));
     script.world.wait(20);
+    script.step(&a.extend_order(a.renter, 30), &b.extend_order(b.renter, 30));
+    script.step(&a.extend_lease(0), &b.extend_lease(0));
     let release = |party: &Party| party.release(party.renter, 0, Reason::Done, 0, &[1]);
     script.step(&release(&a), &release(&b));
     let release = |party: &Party| party.release(party.devices[1], 1, Reason::Leave, 1, &[1]);
     script.step(&release(&a), &release(&b));
-    script.world.set_time(START + i64::from(DURATION_S) + 50);
+    script.world.set_time(START + i64::from(DURATION_S) + 80);
     let until = script.world.now();
     let leaves = [&a, &b].map(|party| leaf(party.lease(0), 18, until));
     let tree = script.world.attest(&leaves);

@@ -1,7 +1,7 @@
 //! An order's whole life on the real bytes, and the books at every step.
 
 use atoll_interface::{
-    ATL, Error,
+    ATL, Error, TOKEN_PROGRAM_ID,
     arithmetic::rate,
     instruction as ix,
     layout::{Lease, Order},
@@ -265,5 +265,65 @@ fn a_budget_key_posts_within_limits_and_refunds_go_back_to_its_vault() {
     world.must(&party.set_budget_with(set));
     world.refused(&next.post_by_budget(&ix::PostOrder { nonce: 2, ..next.terms(1) }), Error::BudgetExpired);
     assert_eq!(world.tokens(party.purse), PURSE);
+    conserved(&world, &party, minted);
+}
+
+#[test]
+fn an_order_is_lengthened_and_its_leases_follow_or_end() {
+    let mut world = World::new();
+    let party = Party::ready(&mut world, "a", 2);
+    let minted = world.supply();
+    world.refused(&party.extend_order(party.renter, 60), Error::AccountOwnerWrong);
+    world.must(&party.post(2));
+    world.refused(&party.extend_order(party.renter, 60), Error::OrderNotActive);
+    world.must(&party.fill(0, 0, &[1]));
+    world.must(&party.fill(1, 1, &[1]));
+    let before: Order = world.read(party.order());
+    let purse = world.tokens(party.purse);
+    let stranger = world.key("stranger");
+    world.refused(&party.extend_order(stranger, 60), Error::NotAuthorised);
+    world.refused(&party.extend_order(party.renter, 0), Error::ParameterOutOfRange);
+    let rich = world.data(party.purse).unwrap();
+    let mut poor = rich.clone();
+    poor[64..72].copy_from_slice(&100u64.to_le_bytes());
+    world.put(party.purse, TOKEN_PROGRAM_ID, poor);
+    world.refused(&party.extend_order(party.renter, 60), Error::FundsShort);
+    world.put(party.purse, TOKEN_PROGRAM_ID, rich);
+    world.refused(&party.extend_lease(0), Error::NothingToDo);
+
+    world.must(&party.extend_order(party.renter, 60));
+    let order: Order = world.read(party.order());
+    let added = worst_case(order.rate_cap, 2, 60, 25).unwrap() + 1;
+    assert_eq!((order.end, world.tokens(party.purse)), (before.end + 60, purse - added));
+    conserved(&world, &party, minted);
+
+    // One slot goes along; the other asks more now, so its lease ends and its device is filled again.
+    world.must(&party.set_ask(party.supplier, 1, ix::ASK, ASK + 1));
+    world.must(&party.extend_lease(0));
+    world.refused(&party.extend_lease(1), Error::AskTooHigh);
+    world.refused(&party.release(stranger, 1, Reason::Expired, 1, &[1]), Error::NotAuthorised);
+    world.set_time(before.end);
+    world.refused(&party.extend_lease(1), Error::LeaseEnded);
+    world.must(&party.release(stranger, 1, Reason::Expired, 1, &[1]));
+    world.refused(&party.release(stranger, 0, Reason::Expired, 0, &[1]), Error::NotAuthorised);
+    world.must(&party.fill(2, 1, &[1]));
+    let (first, second): (Lease, Lease) = (world.read(party.lease(0)), world.read(party.lease(2)));
+    assert_eq!((first.end, second.end, second.start), (order.end, order.end, before.end));
+
+    world.set_time(order.end);
+    let (whole, half) = (order.end - before.active_at, before.end - before.active_at);
+    let seconds = [whole, half, 60].map(|seconds| u64::try_from(seconds).unwrap());
+    for n in [0u16, 2] {
+        world.must(&party.release(stranger, n, Reason::Expired, u16::from(n != 0), &[1]));
+    }
+    let leaves: Vec<_> = (0..3u16).map(|n| leaf(party.lease(n), seconds[usize::from(n)], order.end)).collect();
+    let tree = world.attest(&leaves);
+    for n in 0..3u16 {
+        world.must(&tree.settle(usize::from(n), party.order()));
+        world.must(&party.close_lease(n));
+        conserved(&world, &party, minted);
+    }
+    world.must(&party.collect());
+    world.must(&party.close_order(stranger));
     conserved(&world, &party, minted);
 }

@@ -106,7 +106,8 @@ fn leaves_are_refused_above_the_cap_and_when_stale() {
 #[test]
 fn reasons_belong_to_rights() {
     let order = order(1, 1);
-    let check = |who: Releaser, reason, now| who.check(reason, &order, now).is_ok();
+    let lease = Lease::new();
+    let check = |who: Releaser, reason, now| who.check(reason, &order, &lease, now).is_ok();
     assert!(check(Releaser::Solver, Reason::Lost, 1_000));
     assert!(check(Releaser::Solver, Reason::Done, 1_000));
     assert!(!check(Releaser::Solver, Reason::Leave, 1_000));
@@ -174,5 +175,73 @@ proptest! {
         prop_assert_eq!(order.fees_collected + order.fees, total.fees().unwrap());
         prop_assert_eq!(order.escrow, order.escrow_initial - total.renter().unwrap());
         prop_assert_eq!(split, FeeSplit::of(order.fees_collected));
+    }
+}
+
+#[test]
+fn an_extension_pays_for_all_that_may_still_run_and_leases_follow_one_by_one() {
+    let mut order = order(3, 2);
+    let mut first = filled(&mut order, 0, 2, 1_010);
+    assert_eq!(order.extend(50, 1_020), Err(Error::OrderNotActive), "not active yet");
+    order.ripen(1_060);
+    let (escrow, initial) = (order.escrow, order.escrow_initial);
+    assert_eq!(order.extend(0, 1_070), Err(Error::ParameterOutOfRange));
+    assert_eq!(order.extend(DURATION_S_MAX, 1_070), Err(Error::ParameterOutOfRange));
+    let added = order.extend(50, 1_070).unwrap();
+    assert_eq!(added, worst_case(order.rate_cap, 3, 50, 25).unwrap() + 1, "the open device may still come");
+    assert_eq!((order.escrow, order.escrow_initial), (escrow + added, initial + added));
+    first.begin(&order);
+    assert_eq!((order.duration_s, order.end, first.end), (150, 1_210, 1_160), "begun late, it is not drawn along");
+
+    let offered = Slot { ask_uusd: first.ask_uusd, ..Slot::ZERO };
+    let dearer = Slot { ask_uusd: first.ask_uusd + 1, ..offered };
+    let drains = Slot { flags: SLOT_DRAINING, ..offered };
+    let shorter = Slot { lease_s_max: 149, ..offered };
+    for (slot, refusal) in [(dearer, Error::AskTooHigh), (drains, Error::SlotSuspended), (shorter, Error::SlotUnfit)] {
+        assert_eq!(first.extend(&order, &[offered, slot], 1_080), Err(refusal));
+        assert_eq!(first.end, 1_160);
+    }
+    assert_eq!(first.clone().extend(&order, &[offered; 2], 1_160), Err(Error::LeaseEnded));
+    first.extend(&order, &[offered, offered, dearer], 1_159).unwrap();
+    assert_eq!((first.end, first.cap(9_999)), (1_210, Ok(300)));
+    assert_eq!(first.extend(&order, &[offered; 2], 1_170), Err(Error::NothingToDo));
+    assert_eq!(order.extend(50, 1_210), Err(Error::OrderNotActive), "it has ended");
+}
+
+#[test]
+fn a_lease_that_does_not_follow_ends_and_its_devices_are_open_again() {
+    let mut order = order(2, 2);
+    let mut first = filled(&mut order, 0, 2, 1_010);
+    order.extend(100, 1_050).unwrap();
+    let anyone = Releaser::Anyone;
+    assert_eq!(anyone.check(Reason::Expired, &order, &first, 1_109), Err(Error::NotAuthorised));
+    assert_eq!(anyone.check(Reason::Expired, &order, &first, 1_110), Ok(()));
+    let all = [0b11];
+    first.release(&mut order, Slots::new(0, &all).unwrap(), Reason::Expired, 1_120, 1_120).unwrap();
+    assert_eq!((order.devices_open, first.cap(9_999), first.last_second()), (2, Ok(200), 1_110));
+    let second = filled(&mut order, 4, 2, 1_120);
+    assert_eq!((second.end, second.cap(9_999)), (1_210, Ok(180)));
+    let pay = |seconds| Pay::of(order.rate_cap, seconds, 25).unwrap().renter().unwrap();
+    assert!(pay(200) + pay(180) <= order.escrow);
+}
+
+proptest! {
+    /// However an order is extended and however its time is shared out between leases, the escrow covers it.
+    #[test]
+    fn the_escrow_covers_every_extension(
+        devices in 1u32..50, seconds in prop::collection::vec(1u32..5_000, 1..8), shares in prop::collection::vec(1u64..100, 1..8),
+    ) {
+        let mut order = order(devices, devices);
+        filled(&mut order, 0, devices.min(50), 1_010);
+        let mut now = 1_011;
+        for added in seconds {
+            order.extend(added, now).unwrap();
+            now += 1;
+        }
+        let all = u64::from(devices) * u64::from(order.duration_s);
+        let whole: u64 = shares.iter().sum();
+        let spent: u64 =
+            shares.iter().map(|share| Pay::of(order.rate_cap, all * share / whole, 25).unwrap().renter().unwrap()).sum();
+        prop_assert!(spent <= order.escrow, "{spent} of {}", order.escrow);
     }
 }

@@ -3,6 +3,8 @@
 pub(crate) mod close_lease;
 pub(crate) mod close_order;
 pub(crate) mod collect_fees;
+pub(crate) mod extend_lease;
+pub(crate) mod extend_order;
 pub(crate) mod fill_order;
 pub(crate) mod init;
 pub(crate) mod post_epoch;

@@ -13,14 +13,12 @@ use atoll_interface::{
     instruction::{PostOrder, PostOrderAccounts},
     layout::{Budget, CLASS_ATTESTED, Catalogue, Config, Order, PriceFeed, Record, TIER_ENTERPRISE, Table},
     seeds,
-    settlement::worst_case,
+    settlement::{DURATION_S_MAX, worst_case},
 };
 use pinocchio::{AccountView, Address, cpi::Seed};
 
 /// Devices of one order at most: 2^20.
 const DEVICES_MAX: u32 = 1 << 20;
-/// Longest lease: 366 days.
-const DURATION_S_MAX: u32 = 366 * 86_400;
 /// Seconds of the day over which a budget's limit counts.
 const DAY_S: u64 = 86_400;
 

@@ -43,7 +43,7 @@ pub(crate) fn run(cx: &mut Cx<'_>) -> Outcome {
         Reason::Lost | Reason::Done if authority::is_solver(&order, authority.address().as_array()) => Releaser::Solver,
         _ => return Err(Error::NotAuthorised.into()),
     };
-    releaser.check(reason, &order, now)?;
+    releaser.check(reason, &order, &lease, now)?;
     let from_supplier = matches!(releaser, Releaser::Supplier | Releaser::Device);
     let effective_at = if from_supplier { release.effective_at } else { now };
     lease.release(&mut order, slots, reason, effective_at, now)?;

@@ -92,6 +92,12 @@ pub(crate) fn balance(vault: &AccountView) -> Result<u64, Fault> {
     Ok(u64::from_le_bytes(part(&vault.try_borrow()?, 64)?))
 }
 
+/// The balance of a token account of a checked vault's mint.
+pub(crate) fn balance_beside(account: &AccountView, vault: &AccountView) -> Result<u64, Fault> {
+    let mint: Bytes = part(&vault.try_borrow()?, 0)?;
+    Ok(read(account, &mint)?.amount)
+}
+
 /// Checks that a token account of a checked vault's mint belongs to a wallet.
 pub(crate) fn expect_paid_to(account: &AccountView, vault: &AccountView, owner: &Bytes) -> Result<(), Fault> {
     let mint: Bytes = part(&vault.try_borrow()?, 0)?;
