@@ -3,13 +3,17 @@
 //! Read once at start; unknown fields are refused. Every path is absolute after reading, so that the worker may be
 //! started from anywhere.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use atoll_domain::key::Digest;
 use atoll_domain::worker::SlotRef;
 use serde::{Deserialize, Serialize};
+
+use crate::link::dial::{DialError, Operator, OperatorName, Server};
+use crate::link::tls::Tls;
 
 /// Name of the file in the state folder.
 pub const FILE: &str = "worker.toml";
@@ -19,15 +23,23 @@ pub const DEVICE_KEY_FILE: &str = "device.json";
 pub const SOCKET_FILE: &str = "worker.sock";
 /// The longest file that is read.
 const BYTES_MAX: usize = 64 << 10;
+/// Operators of one worker: each costs a link, and its own word about every device.
+const OPERATORS_MAX: usize = 8;
+/// Servers of one operator.
+const SERVERS_MAX: usize = 32;
+/// The longest name of an operator.
+const NAME_BYTES_MAX: usize = 128;
 
 /// What `worker.toml` says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// The control plane, `https://host:port`.
-    pub server: String,
-    /// File with the control plane's certificate (PEM); nothing else is trusted.
-    pub ca: PathBuf,
+    /// The one operator's server, `https://host:port`: the short form of one `[[operator]]` with one server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<String>,
+    /// With `server`: file with its certificate (PEM); nothing else is trusted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<PathBuf>,
     /// The chain's JSON-RPC, `http://` or `https://`.
     pub rpc: String,
     /// Address or host name at which other workers' supervisors reach this machine by UDP.
@@ -51,14 +63,31 @@ pub struct Config {
     /// Where pods' cgroups are made, if not below the worker's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<PathBuf>,
+    /// The operators that this worker serves; all see it, and the chain decides whose pod it runs.
+    #[serde(default, rename = "operator", skip_serializing_if = "Vec::is_empty")]
+    pub operators: Vec<OperatorConfig>,
+}
+
+/// One `[[operator]]` of `worker.toml`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OperatorConfig {
+    /// What this worker calls it, in its logs and for the pods it started; the first server's `host:port` if not given.
+    /// One that is given stays when servers change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Its servers, `https://host:port`. The link is to one of them, and moves to another when that one goes away.
+    pub servers: Vec<String>,
+    /// File with their certificates (PEM), one after the other; nothing else is trusted.
+    pub ca: PathBuf,
 }
 
 /// Flags that stand above file and environment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Overrides {
-    /// Instead of `server`; in the environment `ATOLL_WORKER_SERVER`.
+    /// Instead of all operators one with this server; in the environment `ATOLL_WORKER_SERVER`.
     pub server: Option<String>,
-    /// Instead of `ca`; `ATOLL_WORKER_CA`.
+    /// Its certificate, if it is not the first operator's; `ATOLL_WORKER_CA`.
     pub ca: Option<PathBuf>,
     /// Instead of `rpc`; `ATOLL_WORKER_RPC`.
     pub rpc: Option<String>,
@@ -115,11 +144,11 @@ impl Overrides {
     }
 
     fn over(self, config: &mut Config) {
-        if let Some(server) = self.server {
-            config.server = server;
-        }
-        if let Some(ca) = self.ca {
-            config.ca = ca;
+        if self.server.is_some() || self.ca.is_some() {
+            let first = std::mem::take(&mut config.operators).into_iter().next();
+            let (server, ca) = first.map(|one| (one.servers.into_iter().next(), Some(one.ca))).unwrap_or_default();
+            config.server = self.server.or_else(|| config.server.take()).or(server);
+            config.ca = self.ca.or_else(|| config.ca.take()).or(ca);
         }
         if let Some(rpc) = self.rpc {
             config.rpc = rpc;
@@ -155,6 +184,7 @@ impl Config {
         Overrides::from_env(env)?.over(&mut config);
         flags.over(&mut config);
         config.make_absolute(state);
+        config.settle_operators().map_err(malformed)?;
         Ok(config)
     }
 
@@ -189,11 +219,67 @@ impl Config {
         addresses.first().copied().ok_or_else(|| refused("the name has no address".into()))
     }
 
+    /// The ways to every operator.
+    ///
+    /// # Errors
+    /// [`DialError`]: an address or a certificate that cannot be used.
+    pub fn operators(&self) -> Result<Vec<Operator>, DialError> {
+        let operator = |one: &OperatorConfig| {
+            let servers: Vec<Server> = one.servers.iter().map(|server| server.parse()).collect::<Result<_, _>>()?;
+            Operator::new(one.name()?, servers, Arc::new(Tls::new(&one.ca)?))
+        };
+        self.operators.iter().map(operator).collect()
+    }
+
+    /// Turns the short form into the long one, so that nobody else needs to know of it.
+    fn settle_operators(&mut self) -> Result<(), String> {
+        match (self.server.take(), self.ca.take()) {
+            (None, None) => {}
+            (Some(_), Some(_)) if !self.operators.is_empty() => {
+                return Err("it has both `server` and [[operator]]: write the first one as an [[operator]] too".into());
+            }
+            (Some(server), Some(ca)) => self.operators.push(OperatorConfig { name: None, servers: vec![server], ca }),
+            _ => return Err("`server` and `ca` go together".into()),
+        }
+        if !(1..=OPERATORS_MAX).contains(&self.operators.len()) {
+            return Err(format!("a worker has 1 to {OPERATORS_MAX} operators, this one {}", self.operators.len()));
+        }
+        let mut names = BTreeSet::new();
+        for operator in &self.operators {
+            if !(1..=SERVERS_MAX).contains(&operator.servers.len()) {
+                return Err(format!("an operator has 1 to {SERVERS_MAX} servers, one has {}", operator.servers.len()));
+            }
+            let name = operator.name().map_err(|error| error.to_string())?;
+            if name.0.is_empty() || name.0.len() > NAME_BYTES_MAX {
+                return Err(format!("an operator's name has 1 to {NAME_BYTES_MAX} bytes"));
+            }
+            if !names.insert(name.clone()) {
+                return Err(format!("two operators are called {name}"));
+            }
+        }
+        Ok(())
+    }
+
     /// Relative paths are the state folder's.
     fn make_absolute(&mut self, state: &Path) {
         let state = std::path::absolute(state).unwrap_or_else(|_| state.to_owned());
-        for path in self.packs.iter_mut().chain([&mut self.ca, &mut self.tun_device, &mut self.bwrap]) {
+        let certificates = self.ca.iter_mut().chain(self.operators.iter_mut().map(|operator| &mut operator.ca));
+        for path in self.packs.iter_mut().chain(certificates).chain([&mut self.tun_device, &mut self.bwrap]) {
             *path = state.join(&*path);
+        }
+    }
+}
+
+impl OperatorConfig {
+    /// What this worker calls it.
+    ///
+    /// # Errors
+    /// The first server's address cannot be read.
+    pub fn name(&self) -> Result<OperatorName, DialError> {
+        match (&self.name, self.servers.first()) {
+            (Some(name), _) => Ok(OperatorName(name.clone())),
+            (None, Some(server)) => Ok(OperatorName(server.parse::<Server>()?.to_string())),
+            (None, None) => Err(DialError::NoServer(OperatorName("(without a name)".into()))),
         }
     }
 }
@@ -218,8 +304,13 @@ mod tests {
 
     fn config() -> Config {
         Config {
-            server: "https://127.0.0.1:1".into(),
-            ca: "/etc/atoll/cert.pem".into(),
+            server: None,
+            ca: None,
+            operators: vec![OperatorConfig {
+                name: None,
+                servers: vec!["https://127.0.0.1:1".into()],
+                ca: "/etc/atoll/cert.pem".into(),
+            }],
             rpc: "http://127.0.0.1:2".into(),
             advertise: "127.0.0.1".into(),
             packs: vec!["/srv/pack".into()],
@@ -261,6 +352,62 @@ mod tests {
         let text = std::fs::read_to_string(&path).unwrap();
         std::fs::write(&path, format!("surprise = 1\n{text}")).unwrap();
         assert!(load(&env(&[])).contains("surprise"));
+    }
+
+    /// As `join` wrote it before there could be several operators.
+    const OLD: &str = r#"
+server = "https://127.0.0.1:1"
+ca = "/etc/atoll/cert.pem"
+rpc = "http://127.0.0.1:2"
+advertise = "127.0.0.1"
+packs = ["/srv/pack"]
+devices = 1
+network = "0101010101010101010101010101010101010101010101010101010101010101"
+tun_device = "/dev/net/tun"
+bwrap = "/usr/bin/bwrap"
+
+[slot]
+page = "8qbHbw2BbbTHBW1sbeqakYXVKRQM8Ne7pLK7m6CVfeR"
+slot = 3
+"#;
+
+    fn read(text: &str) -> Result<Config, ConfigError> {
+        let state = tempfile::tempdir().unwrap();
+        std::fs::write(state.path().join(FILE), text).unwrap();
+        Config::load(state.path(), &env(&[]), Overrides::default())
+    }
+
+    #[test]
+    fn an_old_file_is_one_operator_with_one_server() {
+        assert_eq!(read(OLD).unwrap(), config());
+        assert_eq!(config().operators[0].name().unwrap(), OperatorName("127.0.0.1:1".into()));
+        let long = OLD.replace("server =", "#").replace("ca =", "#");
+        let more = "[[operator]]\nservers = [\"https://a:1\", \"https://b:1\"]\nca = \"a.pem\"\n\
+                    [[operator]]\nname = \"other\"\nservers = [\"https://c:1\"]\nca = \"/c.pem\"\n";
+        let several = read(&format!("{long}{more}")).unwrap();
+        let names: Vec<String> = several.operators.iter().map(|one| one.name().unwrap().0).collect();
+        assert_eq!(names, ["a:1", "other"]);
+        assert!(several.operators[0].ca.is_absolute() && several.operators[0].servers.len() == 2);
+        for (what, text) in [
+            ("1 to 8 operators", long.clone()),
+            ("both `server` and", format!("{OLD}{more}")),
+            ("two operators are called", format!("{long}{more}{more}")),
+            ("1 to 32 servers", format!("{long}[[operator]]\nservers = []\nca = \"x\"\n")),
+            ("go together", OLD.replace("ca =", "#")),
+        ] {
+            let refused = read(&text).unwrap_err().to_string();
+            assert!(refused.contains(what), "{what}: {refused}");
+        }
+    }
+
+    #[test]
+    fn a_server_of_the_environment_stands_above_all_operators() {
+        let state = tempfile::tempdir().unwrap();
+        config().save(state.path()).unwrap();
+        let set = env(&[("ATOLL_WORKER_SERVER", "https://other:1")]);
+        let over = Config::load(state.path(), &set, Overrides::default()).unwrap();
+        let wanted = OperatorConfig { servers: vec!["https://other:1".into()], ..config().operators[0].clone() };
+        assert_eq!(over.operators, [wanted]);
     }
 
     #[test]

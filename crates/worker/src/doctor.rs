@@ -11,7 +11,6 @@ use atoll_domain::worker::Limits;
 
 use crate::chain_view::{Reader, key};
 use crate::config::{Config, DEVICE_KEY_FILE, Overrides};
-use crate::link::dial::Dialer;
 use crate::outside::Outside;
 use crate::probe::{self, CpuDevices, Machine};
 
@@ -215,18 +214,32 @@ async fn chain(report: &mut Report, config: &Config, device: Option<&Keypair>, o
 }
 
 async fn control(report: &mut Report, config: &Config) {
-    let dialer = match Dialer::new(&config.server, &config.ca) {
-        Ok(dialer) => dialer,
-        Err(error) => return report.bad("control plane", Verdict::Broken, error, "join again with --server and --ca"),
-    };
-    match dialer.link().await {
-        Ok((mut socket, _)) => {
-            // The answer to a farewell is of no interest.
-            let _ = socket.close(None).await;
-            report.fine("control plane", format!("{} answers with the pinned certificate", config.server));
-        }
+    let operators = match config.operators() {
+        Ok(operators) => operators,
         Err(error) => {
-            report.bad("control plane", Verdict::Broken, error, "check --server, its certificate and the firewall");
+            return report.bad("control plane", Verdict::Broken, error, "correct `servers` and `ca` in worker.toml");
+        }
+    };
+    for operator in operators {
+        let mut reached = 0;
+        for (number, server) in operator.servers().iter().enumerate() {
+            match operator.link(number).await {
+                Ok((mut socket, _)) => {
+                    // The answer to a farewell is of no interest.
+                    let _ = socket.close(None).await;
+                    reached += 1;
+                    report.fine("control plane", format!("{server} answers with the pinned certificate"));
+                }
+                // One of several may be away: the link moves to another.
+                Err(error) => {
+                    let cure = "check its address, its certificate and the firewall";
+                    report.bad("control plane", Verdict::Weak, error, cure);
+                }
+            }
+        }
+        if reached == 0 {
+            let cure = "check `servers` and `ca` in worker.toml, and the firewall";
+            report.bad("control plane", Verdict::Broken, format!("operator {} is out of reach", operator.name()), cure);
         }
     }
 }

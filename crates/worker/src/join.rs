@@ -20,8 +20,9 @@ use atoll_domain::money::{Atl, UsdMicrosPerHour};
 use atoll_domain::worker::SlotRef;
 
 use crate::chain_view::key;
-use crate::config::{Config, ConfigError, DEVICE_KEY_FILE};
-use crate::link::dial::{DialError, Dialer};
+use crate::config::{Config, ConfigError, DEVICE_KEY_FILE, OperatorConfig};
+use crate::link::dial::{DialError, Server};
+use crate::link::tls::Tls;
 use crate::outside::Outside;
 use crate::probe::{PackError, read_packs};
 
@@ -158,7 +159,8 @@ pub async fn join(config: &JoinConfig, outside: &dyn Outside, say: &mut dyn FnMu
         return Err(JoinError::Devices(config.devices));
     }
     // Everything that can be wrong on this machine first.
-    Dialer::new(&config.server, &config.ca)?;
+    config.server.parse::<Server>()?;
+    Tls::new(&config.ca)?;
     let packs = read_packs(&config.packs)?;
     let wallet = Keypair::load(&config.wallet)?;
     let device = device_key(&config.state, outside, say)?;
@@ -188,8 +190,9 @@ pub async fn join(config: &JoinConfig, outside: &dyn Outside, say: &mut dyn FnMu
 fn settings(config: &JoinConfig, network: Digest, slot: SlotRef, packs: Vec<PathBuf>) -> Config {
     let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     Config {
-        server: config.server.clone(),
-        ca: absolute(&config.ca),
+        server: None,
+        ca: None,
+        operators: vec![OperatorConfig { name: None, servers: vec![config.server.clone()], ca: absolute(&config.ca) }],
         rpc: config.rpc.clone(),
         advertise: config.advertise.clone(),
         packs,

@@ -1,15 +1,20 @@
-//! The worker's end of the control link: one task that keeps a session alive over any number of connections.
+//! The worker's end of the control link: one task for each operator, that keeps a session alive over any number of
+//! connections.
 //!
-//! It dials, proves the device key over the TLS exporter, says what really runs here, and from then on carries bodies
-//! both ways with sequence numbers and acknowledgements. When a connection ends, for whatever reason, it dials again
-//! after a full-jitter pause and resumes. Everything is bounded: frames by the codec, what is not acknowledged by the
+//! It dials, proves the device key over the connection's exporter, says what really runs here, and from then on carries
+//! bodies both ways with sequence numbers and acknowledgements. When a connection ends, for whatever reason, it dials
+//! again after a full-jitter pause: another server of the operator, if there is one, where a new session begins with all
+//! that was not acknowledged; else the same one, and resumes. Everything is bounded: frames by the codec, what is not acknowledged by the
 //! session, what the world has not taken yet by not reading on. What the bodies mean is [`crate::world`]'s.
 
 pub mod dial;
+mod route;
 pub mod session;
+pub mod tls;
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::time::Duration;
 
 use atoll_api::link::envelope::Body;
@@ -24,13 +29,14 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::link::dial::{DialError, Dialer, Socket};
+use crate::link::dial::{DialError, Operator, Socket};
+use crate::link::route::Route;
 use crate::link::session::{Fault, Full, Session};
 use crate::outside::{SharedOutside, jitter};
 
 /// Bodies that wait between the link and the world, each way. The world empties them at once; a full one is back-pressure.
 const WAITING_MAX: usize = 64;
-/// The pause before the second attempt; it doubles from attempt to attempt.
+/// The longest pause before the second attempt; it doubles each time that every server was tried.
 const PAUSE_MIN: Duration = Duration::from_millis(250);
 /// The longest pause: workers of a restarted control plane come back within it, evenly spread.
 const PAUSE_MAX: Duration = Duration::from_secs(15);
@@ -42,10 +48,10 @@ const SILENCE_BEATS: u32 = 5;
 const ACK_EVERY: u64 = 32;
 
 /// Who this worker is.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Identity {
     /// Its device key.
-    pub device: SecretKey,
+    pub device: Arc<SecretKey>,
     /// Its place on the chain.
     pub slot: SlotRef,
     /// Host or address at which other pods' supervisors reach this machine.
@@ -148,19 +154,22 @@ impl Starter {
     /// Starts the link's task.
     pub fn start(
         self,
-        dialer: Dialer,
+        operator: Operator,
         identity: Identity,
         outside: SharedOutside,
         presence: watch::Receiver<Presence>,
     ) {
         let Self { outbox, events } = self;
-        let keeper = Keeper { dialer, identity, outside, presence, outbox, events, session: Session::default() };
-        tokio::spawn(keeper.run());
+        let route = Route::new(operator.servers().len(), outside.as_ref());
+        let session = Session::default();
+        let keeper = Keeper { operator, route, identity, outside, presence, outbox, events, session };
+        atoll_life::spawn(keeper.run());
     }
 }
 
 struct Keeper {
-    dialer: Dialer,
+    operator: Operator,
+    route: Route,
     identity: Identity,
     outside: SharedOutside,
     presence: watch::Receiver<Presence>,
@@ -171,11 +180,10 @@ struct Keeper {
 
 impl Keeper {
     async fn run(mut self) {
-        let mut failures = 0_u32;
         loop {
             let ended = match self.connect().await {
                 Ok((connection, resumed)) => {
-                    failures = 0;
+                    self.route.stands();
                     self.serve(connection, resumed).await
                 }
                 Err(ended) => ended,
@@ -187,11 +195,12 @@ impl Keeper {
                 // What this side holds may not fit what the peer holds: start over, with all that runs in Hello.
                 self.session.forget();
             }
-            let most = PAUSE_MIN.saturating_mul(1 << failures.min(10)).min(PAUSE_MAX);
+            let rounds = self.route.move_on(self.outside.as_ref());
+            let most = PAUSE_MIN.saturating_mul(1 << rounds.min(10)).min(PAUSE_MAX);
             let most = if matches!(ended, Ended::Refused { .. }) { PAUSE_MAX } else { most };
             let pause = jitter(self.outside.as_ref(), most);
-            failures = failures.saturating_add(1);
-            tracing::warn!(reason = %ended, again_in_ms = pause.as_millis(), "the control link is down");
+            let (operator, again_in_ms) = (self.operator.name(), pause.as_millis());
+            tracing::warn!(%operator, reason = %ended, again_in_ms, "the control link is down");
             let (events, down) = (self.events.clone(), LinkEvent::Down { reason: ended.to_string() });
             let waited = async move {
                 // A world that has gone is noticed by its closed outbox.
@@ -210,10 +219,10 @@ impl Keeper {
     }
 
     async fn connect(&mut self) -> Result<(Connection, bool), Ended> {
-        let dialer = self.dialer.clone();
-        let (socket, exporter) = self.while_queueing(dialer.link()).await.ok_or(Ended::Stopping)??;
+        let (operator, server) = (self.operator.clone(), self.route.server());
+        let (socket, exporter) = self.while_queueing(operator.link(server)).await.ok_or(Ended::Stopping)??;
         // `Hello` belongs to no session yet.
-        let hello = Envelope { session: 0, seq: 0, ack: 0, body: Some(Body::Hello(self.hello(&exporter))) };
+        let hello = Envelope { session: 0, seq: 0, ack: 0, body: Some(Body::Hello(self.hello(server, &exporter))) };
         let greeted = async {
             let mut connection = Connection::new(socket);
             connection.send_now(&hello).await?;
@@ -222,14 +231,14 @@ impl Keeper {
         };
         let greeted = self.while_queueing(tokio::time::timeout(SILENCE_MIN, greeted)).await.ok_or(Ended::Stopping)?;
         let (mut connection, welcome) = greeted.map_err(|_| Ended::Silent(SILENCE_MIN))??;
-        self.session.welcome(&welcome)?;
+        self.session.welcome(server, &welcome)?;
         connection.beat = Duration::from_millis(u64::from(welcome.heartbeat_ms.clamp(200, 30_000)));
         Ok((connection, welcome.resumed))
     }
 
-    fn hello(&self, exporter: &[u8; EXPORTER_BYTES]) -> Hello {
+    fn hello(&self, server: usize, exporter: &[u8; EXPORTER_BYTES]) -> Hello {
         let presence = self.presence.borrow();
-        let (resume_session, resume_ack) = self.session.resume();
+        let (resume_session, resume_ack) = self.session.resume(server);
         Hello {
             version: VERSION,
             device_key: self.identity.device.public().0.to_vec(),
@@ -250,7 +259,8 @@ impl Keeper {
     }
 
     async fn serve(&mut self, mut connection: Connection, resumed: bool) -> Ended {
-        tracing::info!(session = self.session.id(), resumed, "the control link stands");
+        let operator = self.operator.name();
+        tracing::info!(%operator, session = self.session.id(), resumed, "the control link stands");
         if self.events.send(LinkEvent::Up { resumed }).await.is_err() {
             return Ended::Stopping;
         }
@@ -272,10 +282,9 @@ impl Keeper {
             let to_write = beat_due || ack_due || self.session.has_unsent();
             let events = self.events.clone();
             tokio::select! {
-                body = self.outbox.recv() => match body {
-                    Some(body) => self.session.push(body)?,
-                    None => return Ok(Ended::Stopping),
-                },
+                biased;
+                _ = beats.tick() => beat_due = true,
+                // Writing ends by itself, when there is nothing more or the socket is full; reading need not.
                 written = poll_fn(|cx| {
                     let sink = Pin::new(&mut connection.sink);
                     if to_write { sink.poll_ready(cx) } else { sink.poll_flush(cx) }
@@ -296,6 +305,10 @@ impl Keeper {
                     acknowledged = self.session.ack();
                     connection.start(&envelope)?;
                 },
+                body = self.outbox.recv() => match body {
+                    Some(body) => self.session.push(body)?,
+                    None => return Ok(Ended::Stopping),
+                },
                 // Reading waits until the world has room: that is the back-pressure.
                 (permit, message) = async { (events.reserve().await, connection.stream.next().await) } => {
                     heard = Instant::now();
@@ -310,7 +323,6 @@ impl Keeper {
                     }
                     ack_due |= self.session.ack() >= acknowledged + ACK_EVERY;
                 },
-                _ = beats.tick() => beat_due = true,
                 () = tokio::time::sleep_until(heard + silence) => return Err(Ended::Silent(silence)),
             }
         }
@@ -326,6 +338,7 @@ async fn queueing<T>(
     let mut what = pin!(what);
     loop {
         tokio::select! {
+            biased;
             done = &mut what => return Some(done),
             body = outbox.recv() => {
                 let body = body?;

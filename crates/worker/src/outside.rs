@@ -39,10 +39,21 @@ impl Outside for Machine {
 /// A length drawn evenly from zero to `most`.
 #[must_use]
 pub fn jitter(outside: &dyn Outside, most: Duration) -> Duration {
+    let most_ms = u64::try_from(most.as_millis()).unwrap_or(u64::MAX);
+    Duration::from_millis(number(outside) % most_ms.saturating_add(1))
+}
+
+/// A number drawn evenly from those below `bound`; 0 when there are none.
+#[must_use]
+pub fn below(outside: &dyn Outside, bound: usize) -> usize {
+    let drawn = number(outside) % (bound as u64).max(1);
+    usize::try_from(drawn).unwrap_or(0)
+}
+
+fn number(outside: &dyn Outside) -> u64 {
     let mut bytes = [0; 8];
     outside.fill(&mut bytes);
-    let most_ms = u64::try_from(most.as_millis()).unwrap_or(u64::MAX);
-    Duration::from_millis(u64::from_le_bytes(bytes) % most_ms.saturating_add(1))
+    u64::from_le_bytes(bytes)
 }
 
 /// What tests bring: a clock that stands still and a counter for randomness.

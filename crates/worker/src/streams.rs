@@ -4,7 +4,7 @@
 //! dropped because nobody fetched it in time, a line in the output says how much. Nothing here reads what goes by:
 //! credentials are between the pod and the control plane.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
@@ -17,7 +17,7 @@ use atoll_domain::id::PodId;
 use atoll_domain::key::SecretKey;
 use futures_util::{Sink, SinkExt as _, Stream, StreamExt as _};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixListener;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use tokio_tungstenite::WebSocketStream;
@@ -25,9 +25,8 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 
-use crate::link::dial::{Dialer, Socket};
-use crate::supervisor::client::Pod;
-use crate::supervisor::output;
+use crate::host::{ByteStream, Host, SharedHost};
+use crate::link::dial::{Operator, OperatorName, Socket};
 use crate::world::command::{Stream as Asked, StreamTarget};
 
 /// Bytes read at once. Every open stream holds two buffers of about this size.
@@ -49,18 +48,18 @@ const HEADER_BYTES_MAX: u64 = 128;
 /// How long that line may take.
 const HEADER_MAX: Duration = Duration::from_secs(2);
 
-/// Dials the stream that the control plane asked for and splices it.
-pub async fn open(dialer: Dialer, device: Arc<SecretKey>, asked: Asked, pod: Pod) {
-    let socket = match dialer.stream(&asked.stream.to_string(), &device).await {
+/// Dials the stream that an operator's control plane asked for and splices it.
+pub async fn open(operator: Operator, device: Arc<SecretKey>, asked: Asked, host: SharedHost) {
+    let socket = match operator.stream(&asked.stream.to_string(), &device).await {
         Ok(socket) => socket,
         Err(error) => return tracing::warn!(stream = %asked.stream, reason = %error, "a stream cannot be dialled"),
     };
     let outcome = match asked.target {
-        StreamTarget::Port(port) => match pod.dial(port).await {
+        StreamTarget::Port(port) => match host.dial(asked.pod, port).await {
             Ok(inside) => splice(socket, inside).await,
             Err(error) => return refuse_socket(socket, &format!("port {port} of {}: {error:#}", asked.pod)).await,
         },
-        StreamTarget::Output(from) => send_output(socket, &pod, from).await,
+        StreamTarget::Output(from) => send_output(socket, host.as_ref(), asked.pod, from).await,
     };
     match outcome {
         Ok(()) => tracing::debug!(stream = %asked.stream, "a stream has ended"),
@@ -69,9 +68,9 @@ pub async fn open(dialer: Dialer, device: Arc<SecretKey>, asked: Asked, pod: Pod
 }
 
 /// Dials a stream only to say why it leads nowhere.
-pub async fn refuse(dialer: Dialer, device: Arc<SecretKey>, asked: Asked, why: String) {
+pub async fn refuse(operator: Operator, device: Arc<SecretKey>, asked: Asked, why: String) {
     tracing::warn!(stream = %asked.stream, reason = why, "a stream is refused");
-    if let Ok(socket) = dialer.stream(&asked.stream.to_string(), &device).await {
+    if let Ok(socket) = operator.stream(&asked.stream.to_string(), &device).await {
         refuse_socket(socket, &why).await;
     }
 }
@@ -87,39 +86,26 @@ async fn refuse_socket(mut socket: Socket, why: &str) {
     let _ = socket.close(Some(frame)).await;
 }
 
-/// Sends a pod's output until it has ended; from its files when its supervisor has gone.
-async fn send_output(mut socket: Socket, pod: &Pod, from: u64) -> io::Result<()> {
+/// Sends a pod's output until it has ended.
+async fn send_output(mut socket: Socket, host: &dyn Host, pod: PodId, from: u64) -> io::Result<()> {
     let mut at = from;
-    while let Ok((begins, mut reader)) = pod.output(at, true).await {
-        at = say_dropped(&mut socket, at, begins).await?;
+    loop {
+        let mut piece = host.output(pod, at).await?;
+        at = say_dropped(&mut socket, at, piece.begins).await?;
         let before = at;
         let mut chunk = vec![0; CHUNK_BYTES];
         loop {
-            let read = reader.read(&mut chunk).await?;
+            let read = piece.bytes.read(&mut chunk).await?;
             if read == 0 {
                 break;
             }
             at += read as u64;
             send_chunk(&mut socket, &chunk[..read]).await?;
         }
-        // Ended for good, or cut because this side was slow: then there is more to ask for.
-        if at == before || pod.exit().is_some() {
+        // A piece that has something may have been cut because this side was slow: then there is more to ask for.
+        if at == before {
             break;
         }
-    }
-    let dir = pod.dir().to_owned();
-    loop {
-        let (dir, wanted) = (dir.clone(), at);
-        let read = tokio::task::spawn_blocking(move || {
-            let mut chunk = vec![0; CHUNK_BYTES];
-            output::read(&dir, wanted, &mut chunk).map(|(begins, read)| (begins, chunk, read))
-        });
-        let (begins, chunk, read) = read.await.map_err(io::Error::other)??;
-        if read == 0 {
-            break;
-        }
-        at = say_dropped(&mut socket, at, begins).await? + read as u64;
-        send_chunk(&mut socket, &chunk[..read]).await?;
     }
     send_chunk(&mut socket, &[]).await?;
     socket.close(None).await.map_err(broken)
@@ -167,6 +153,7 @@ where
         let mut inward = pin!(inward(stream, to_inside));
         // Outward only ends by failing: after its last byte it keeps the connection until inward has ended too.
         tokio::select! {
+            biased;
             failed = &mut outward => failed,
             ended = &mut inward => ended,
         }
@@ -185,6 +172,7 @@ async fn outward(
     let mut pings = tokio::time::interval_at(Instant::now() + PING_EVERY, PING_EVERY);
     loop {
         let message = tokio::select! {
+            biased;
             read = from.read(&mut chunk), if open => {
                 let read = read?;
                 // An empty message: this direction has ended.
@@ -234,23 +222,33 @@ pub fn listen(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Takes store connections for ever.
-pub async fn serve_store(
-    listener: UnixListener,
-    dialer: Dialer,
-    device: Arc<SecretKey>,
-    live: watch::Receiver<BTreeSet<PodId>>,
-) {
+/// What store connections need to know.
+#[derive(Clone, Debug)]
+pub struct Stores {
+    /// Every operator of this worker.
+    pub operators: Arc<BTreeMap<OperatorName, Operator>>,
+    /// The device key.
+    pub device: Arc<SecretKey>,
+    /// The pods that may reach their store, and whose it is.
+    pub live: watch::Receiver<BTreeMap<PodId, OperatorName>>,
+}
+
+/// Takes pods' store connections for ever.
+pub async fn serve_store(host: SharedHost, stores: Stores) {
     let places = Places::default();
     loop {
-        let Ok((stream, _)) = listener.accept().await else {
-            // Out of descriptors: those in use end by and by.
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            continue;
+        let stream = match host.accept().await {
+            Ok(stream) => stream,
+            Err(error) => {
+                // A stranger; or out of descriptors, and those in use end by and by.
+                tracing::debug!(reason = %error, "a store connection is not taken");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
         };
-        let (dialer, device, live, places) = (dialer.clone(), Arc::clone(&device), live.clone(), places.clone());
-        tokio::spawn(async move {
-            if let Err(error) = store_stream(stream, &dialer, &device, &live, &places).await {
+        let (stores, places) = (stores.clone(), places.clone());
+        atoll_life::spawn(async move {
+            if let Err(error) = store_stream(stream, &stores, &places).await {
                 tracing::debug!(reason = %error, "a store connection has ended");
             }
         });
@@ -258,24 +256,20 @@ pub async fn serve_store(
 }
 
 async fn store_stream(
-    stream: UnixStream,
-    dialer: &Dialer,
-    device: &SecretKey,
-    live: &watch::Receiver<BTreeSet<PodId>>,
+    stream: Box<dyn ByteStream>,
+    stores: &Stores,
     places: &Places,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    if stream.peer_cred()?.uid() != nix::unistd::geteuid().as_raw() {
-        return Err("somebody else's process called".into());
-    }
     let mut inside = BufReader::with_capacity(CHUNK_BYTES, stream);
     let pod = tokio::time::timeout(HEADER_MAX, header(&mut inside)).await??;
-    if !live.borrow().contains(&pod) {
-        return Err(format!("{pod} is not live here").into());
-    }
+    let of = stores.live.borrow().get(&pod).cloned();
+    let operator = of.and_then(|name| stores.operators.get(&name));
+    let operator =
+        operator.ok_or_else(|| format!("{pod} is not live here, or its operator is none of this worker's"))?;
     let _place = places.take(pod).ok_or_else(|| format!("{pod} has too many store connections"))?;
     let free_again = Instant::now() + PLACE_HELD_MIN;
     let served = async {
-        let socket = dialer.store_stream(&pod.to_string(), device).await?;
+        let socket = operator.store_stream(&pod.to_string(), &stores.device).await?;
         Ok(splice(socket, inside).await?)
     };
     let outcome = served.await;
@@ -387,6 +381,7 @@ mod tests {
     }
 
     #[tokio::test]
+    #[expect(clippy::disallowed_methods, reason = "the outcome of a test's own task is wanted")]
     async fn bytes_pass_both_ways_and_each_direction_ends_alone() {
         let (outside, peer) = duplex(1 << 16);
         let (inside, mut tenant) = duplex(1 << 16);

@@ -8,6 +8,7 @@
 
 pub mod act;
 pub mod command;
+mod operators;
 pub mod refusal;
 pub mod state;
 pub mod store;

@@ -54,19 +54,30 @@ pub struct Reader {
     market: Market,
 }
 
+/// How a worker asks the chain at `rpc`.
+#[must_use]
+pub fn rpc_config(rpc: &str, jitter_seed: u64) -> RpcConfig {
+    RpcConfig {
+        timeout: ANSWER_MAX,
+        tries_max: 2,
+        answer_bytes_max: ANSWER_BYTES_MAX,
+        ..RpcConfig::new(rpc, jitter_seed)
+    }
+}
+
 impl Reader {
     /// A reader of the chain at `rpc`.
     ///
     /// # Errors
     /// The address is none.
     pub fn new(rpc: &str, jitter_seed: u64) -> Result<Self, String> {
-        let config = RpcConfig {
-            timeout: ANSWER_MAX,
-            tries_max: 2,
-            answer_bytes_max: ANSWER_BYTES_MAX,
-            ..RpcConfig::new(rpc, jitter_seed)
-        };
-        Ok(Self { market: Market::new(Rpc::new(config).map_err(|error| error.to_string())?) })
+        Rpc::new(rpc_config(rpc, jitter_seed)).map(Self::over).map_err(|error| error.to_string())
+    }
+
+    /// A reader that asks by this client; its settings are best those of [`rpc_config`].
+    #[must_use]
+    pub fn over(rpc: Rpc) -> Self {
+        Self { market: Market::new(rpc) }
     }
 
     /// The market's accounts.

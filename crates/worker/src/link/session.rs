@@ -13,6 +13,8 @@ use atoll_api::link::{Envelope, UNACKED_MAX, Welcome};
 #[derive(Debug, Default)]
 pub struct Session {
     id: u64,
+    /// The server that has this session; another one of the operator does not know it.
+    server: usize,
     /// Sent or waiting, in order of `seq`, not acknowledged.
     unacked: VecDeque<Envelope>,
     /// Highest `seq` ever given in this session.
@@ -61,10 +63,10 @@ pub enum Fault {
 }
 
 impl Session {
-    /// What `Hello` offers to resume: the session (0 for none) and the highest number received in it.
+    /// What `Hello` offers a server to resume: the session (0 for none) and the highest number received in it.
     #[must_use]
-    pub fn resume(&self) -> (u64, u64) {
-        (self.id, self.received)
+    pub fn resume(&self, server: usize) -> (u64, u64) {
+        if server == self.server { (self.id, self.received) } else { (0, 0) }
     }
 
     /// The session's number, 0 before the first welcome.
@@ -97,19 +99,20 @@ impl Session {
         *self = Self::default();
     }
 
-    /// Begins a connection with the control plane's answer.
+    /// Begins a connection with a server's answer.
     ///
     /// # Errors
     /// [`Fault`] when it resumes what was not offered or acknowledges what was not sent.
-    pub fn welcome(&mut self, welcome: &Welcome) -> Result<(), Fault> {
+    pub fn welcome(&mut self, server: usize, welcome: &Welcome) -> Result<(), Fault> {
         self.sent = 0;
         if welcome.resumed {
-            if welcome.session != self.id || self.id == 0 {
+            if welcome.session != self.resume(server).0 || self.id == 0 {
                 return Err(Fault::UnknownSession(welcome.session));
             }
             return self.acknowledged(welcome.resume_ack);
         }
         self.id = welcome.session;
+        self.server = server;
         self.received = 0;
         self.given = 0;
         for envelope in &mut self.unacked {
@@ -199,7 +202,7 @@ mod tests {
 
     fn open() -> Session {
         let mut session = Session::default();
-        session.welcome(&welcome(7, false, 0)).unwrap();
+        session.welcome(0, &welcome(7, false, 0)).unwrap();
         session
     }
 
@@ -210,8 +213,8 @@ mod tests {
         assert_eq!(drain(&mut session), [(7, 1, 1), (7, 2, 2), (7, 3, 3), (7, 4, 4)]);
         session.receive(Envelope { session: 7, seq: 0, ack: 1, body: None }).unwrap();
         session.push(body(5)).unwrap();
-        assert_eq!(session.resume(), (7, 0));
-        session.welcome(&welcome(7, true, 3)).unwrap();
+        assert_eq!(session.resume(0), (7, 0));
+        session.welcome(0, &welcome(7, true, 3)).unwrap();
         assert_eq!(drain(&mut session), [(7, 4, 4), (7, 5, 5)]);
     }
 
@@ -221,8 +224,21 @@ mod tests {
         (1..=3).for_each(|n| session.push(body(n)).unwrap());
         drain(&mut session);
         session.receive(Envelope { session: 7, seq: 1, ack: 2, body: Some(body(9)) }).unwrap();
-        session.welcome(&welcome(8, false, 0)).unwrap();
+        session.welcome(0, &welcome(8, false, 0)).unwrap();
         assert_eq!((session.ack(), drain(&mut session)), (0, vec![(8, 1, 3)]));
+    }
+
+    #[test]
+    fn another_server_gets_everything_in_a_session_of_its_own() {
+        let mut session = open();
+        (1..=2).for_each(|n| session.push(body(n)).unwrap());
+        drain(&mut session);
+        assert_eq!((session.resume(0), session.resume(1)), ((7, 0), (0, 0)));
+        // One that claims to have the session of the other is a liar.
+        assert_eq!(session.welcome(1, &welcome(7, true, 2)), Err(Fault::UnknownSession(7)));
+        session.welcome(1, &welcome(9, false, 0)).unwrap();
+        assert_eq!(drain(&mut session), [(9, 1, 1), (9, 2, 2)]);
+        assert_eq!((session.resume(0), session.resume(1)), ((0, 0), (9, 0)));
     }
 
     #[test]
@@ -242,8 +258,8 @@ mod tests {
         let from = |session, ack| Envelope { session, seq: 0, ack, body: None };
         assert_eq!(session.receive(from(7, 1)), Err(Fault::AckAhead { ack: 1, given: 0 }));
         assert_eq!(session.receive(from(6, 0)), Err(Fault::OtherSession { ours: 7, got: 6 }));
-        assert_eq!(session.welcome(&welcome(6, true, 0)), Err(Fault::UnknownSession(6)));
-        assert_eq!(Session::default().welcome(&welcome(0, true, 0)), Err(Fault::UnknownSession(0)));
+        assert_eq!(session.welcome(0, &welcome(6, true, 0)), Err(Fault::UnknownSession(6)));
+        assert_eq!(Session::default().welcome(0, &welcome(0, true, 0)), Err(Fault::UnknownSession(0)));
     }
 
     #[test]
@@ -254,6 +270,6 @@ mod tests {
         }
         assert_eq!(session.push(body(1)), Err(Full));
         session.forget();
-        assert_eq!((session.resume(), session.push(body(1))), ((0, 0), Ok(())));
+        assert_eq!((session.resume(0), session.push(body(1))), ((0, 0), Ok(())));
     }
 }

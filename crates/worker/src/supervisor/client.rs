@@ -303,6 +303,42 @@ pub async fn kill_orphans(pods: &Path, allowed: &BTreeSet<PodId>) -> Result<Vec<
     Ok(killed)
 }
 
+/// Finds the pod of a directory again after its worker came back. A supervisor that is still making its pod is waited
+/// for; one that runs and does not answer in time is killed, and its pod with it, so that none is left that nobody keeps.
+pub async fn attach_or_kill(dir: &Path) -> Option<Status> {
+    let deadline = tokio::time::Instant::now() + START;
+    loop {
+        if let Ok((_, status)) = Pod::attach(dir).await {
+            return Some(status);
+        }
+        if Pod::exit_of(dir).is_some() {
+            return None;
+        }
+        let supervisors = supervisors_of(dir);
+        if supervisors.is_empty() {
+            return None;
+        }
+        if tokio::time::Instant::now() >= deadline {
+            for pid in supervisors {
+                // It may have ended in between; that is what is wanted.
+                let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+            }
+            sweep(dir);
+            return None;
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// The processes that were started to keep the pod of a directory, whatever they have come to: one that has just begun
+/// has no file yet that names it.
+fn supervisors_of(dir: &Path) -> Vec<i32> {
+    let wanted = format!(" {} --dir {}", crate::roles::SUPERVISOR, dir.display());
+    // Of our own user only: a tenant may call its processes what it likes.
+    let own = nix::unistd::geteuid().as_raw();
+    procs::of_user(own).into_iter().filter(|pid| procs::command_line(*pid).ends_with(&wanted)).collect()
+}
+
 /// Deletes what is left of a pod that is over, its cgroup included.
 ///
 /// # Errors

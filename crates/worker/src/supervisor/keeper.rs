@@ -182,7 +182,7 @@ impl Main {
         spec.uid = user.as_ref().map(uid::Claim::uid);
         let signals = own_signals()?;
         nix::sys::prctl::set_child_subreaper(true)?;
-        let spool = usage::Spool::create(&dir, Record::genesis(&spec)).context("begin the usage spool")?;
+        let spool = usage::Spool::create(&dir, Record::genesis_of(&spec)).context("begin the usage spool")?;
         let output = output::Spool::create(&dir, spec.limits.output_bytes).context("begin the output spool")?;
         let started_ticks = procs::stat(own_pid()).map_or(0, |stat| stat.started_ticks);
         write_whole(&dir, KEEPER_FILE, &Keeper { pod: spec.pod, pid: own_pid(), started_ticks })?;

@@ -9,7 +9,8 @@ use std::io::{BufRead, BufReader, Result, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use atoll_domain::key::Digest;
+use atoll_domain::id::PodId;
+use atoll_domain::key::{Address, Digest};
 use atoll_domain::time::UnixMs;
 use serde::{Deserialize, Serialize};
 
@@ -54,10 +55,9 @@ pub struct Reading {
 impl Record {
     /// The beginning of a pod's chain: nothing used, bound to order, lease, fence and pod.
     #[must_use]
-    pub fn genesis(spec: &PodSpec) -> Self {
-        let pod = spec.pod.to_string();
-        let fence = spec.fence.to_le_bytes();
-        let parts = [&b"atoll/usage-genesis/1\0"[..], &spec.order.0, &spec.lease.0, &fence, pod.as_bytes()];
+    pub fn genesis(pod: PodId, order: &Address, lease: &Address, fence: u64) -> Self {
+        let (pod, fence) = (pod.to_string(), fence.to_le_bytes());
+        let parts = [&b"atoll/usage-genesis/1\0"[..], &order.0, &lease.0, &fence, pod.as_bytes()];
         let hash = Digest::of_parts(&parts);
         Self { seq: 0, at: UnixMs(0), served_ms: 0, cpu_ms: 0, memory_bytes: 0, prev: Digest([0; 32]), hash }
     }
@@ -76,6 +76,12 @@ impl Record {
         };
         next.hash = next.computed_hash();
         next
+    }
+
+    /// The beginning of the chain of the pod that a specification describes.
+    #[must_use]
+    pub fn genesis_of(spec: &PodSpec) -> Self {
+        Self::genesis(spec.pod, &spec.order, &spec.lease, spec.fence)
     }
 
     fn computed_hash(&self) -> Digest {
@@ -187,7 +193,7 @@ mod tests {
     #[test]
     fn the_chain_reads_back_and_every_change_shows() {
         let dir = tempfile::tempdir().unwrap();
-        let genesis = Record::genesis(&spec());
+        let genesis = Record::genesis_of(&spec());
         let mut spool = Spool::create(dir.path(), genesis).unwrap();
         for n in 1..=40 {
             spool.append(reading(n)).unwrap();
@@ -209,18 +215,18 @@ mod tests {
         assert_eq!(verify(&genesis, &shorter), (5, false));
         let mut other = spec();
         other.fence += 1;
-        assert_eq!(verify(&Record::genesis(&other), &records), (0, false));
+        assert_eq!(verify(&Record::genesis_of(&other), &records), (0, false));
     }
 
     #[test]
     fn a_cut_line_and_a_clock_that_went_back_do_no_harm() {
         let dir = tempfile::tempdir().unwrap();
-        let mut spool = Spool::create(dir.path(), Record::genesis(&spec())).unwrap();
+        let mut spool = Spool::create(dir.path(), Record::genesis_of(&spec())).unwrap();
         spool.append(reading(2)).unwrap();
         assert_eq!(spool.append(reading(1)).unwrap().served_ms, 2000);
         let mut file = OpenOptions::new().append(true).open(dir.path().join(FILE)).unwrap();
         file.write_all(b"{\"seq\":3,\"at\"").unwrap();
         assert_eq!(read(dir.path(), 0, 1000).unwrap().len(), 2);
-        assert!(Spool::create(dir.path(), Record::genesis(&spec())).is_err(), "a directory serves one pod once");
+        assert!(Spool::create(dir.path(), Record::genesis_of(&spec())).is_err(), "a directory serves one pod once");
     }
 }

@@ -1,16 +1,18 @@
 //! Waiting and doing: the thin half of the world. Nothing is decided here.
 //!
-//! One task a pod talks to its supervisor, so that a slow one holds up nobody else; chain reads and streams are tasks of
+//! One task a pod talks to the machine, so that a slow one holds up nobody else; chain reads and streams are tasks of
 //! their own. Everything they learn comes back as an event.
 
 mod keeper;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::path::PathBuf;
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
+use atoll_api::link::envelope::Body;
 use atoll_domain::id::PodId;
 use atoll_domain::key::SecretKey;
 use atoll_domain::meter::UsageStatement;
@@ -19,16 +21,15 @@ use atoll_domain::worker::SlotRef;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-use super::state::{Effect, Effects, Event, Found, FoundState, State};
+use super::state::{Effect, Effects, Event, State};
 use super::store::Records;
 use crate::chain_view::Reader;
-use crate::link::dial::Dialer;
-use crate::link::{Link, Presence};
+use crate::host::{FoundState, SharedHost};
+use crate::link::dial::{Operator, OperatorName};
+use crate::link::{Link, LinkEvent, Presence};
 use crate::meter::Meter;
 use crate::outside::SharedOutside;
 use crate::streams;
-use crate::supervisor::client::{self, Pod};
-use crate::supervisor::protocol::{Exit, State as PodNow};
 
 /// Events that wait for the world; more hold up whoever brings them.
 const EVENTS_MAX: usize = 64;
@@ -42,16 +43,14 @@ const METER_PERIOD: Duration = Duration::from_secs(2);
 /// What the world acts with.
 #[derive(Debug)]
 pub struct Surroundings {
-    /// The worker's state folder.
-    pub state_dir: PathBuf,
-    /// The program that has the hidden roles.
-    pub executable: PathBuf,
+    /// The machine.
+    pub host: SharedHost,
     /// Clock and randomness.
     pub outside: SharedOutside,
     /// The chain.
     pub chain: Reader,
-    /// The way to the control plane.
-    pub dialer: Dialer,
+    /// The ways to every operator's control plane.
+    pub operators: Arc<BTreeMap<OperatorName, Operator>>,
     /// The device key.
     pub device: Arc<SecretKey>,
     /// The slot on the chain.
@@ -65,9 +64,10 @@ pub struct Surroundings {
 pub struct World {
     state: State,
     around: Surroundings,
-    link: Link,
-    presence: watch::Sender<Presence>,
-    live: watch::Sender<BTreeSet<PodId>>,
+    lines: Vec<Line>,
+    /// The line that was heard last: the others come first.
+    heard: usize,
+    live: watch::Sender<BTreeMap<PodId, OperatorName>>,
     events: mpsc::Receiver<Event>,
     to_world: mpsc::Sender<Event>,
     /// Events that this half made itself.
@@ -80,27 +80,25 @@ pub struct World {
     streams: Arc<Semaphore>,
 }
 
-impl Surroundings {
-    /// Where a pod's folder is.
-    #[must_use]
-    pub fn pod_dir(&self, pod: PodId) -> PathBuf {
-        self.pods_dir().join(pod.to_string())
-    }
-
-    fn pods_dir(&self) -> PathBuf {
-        self.state_dir.join("pods")
-    }
+/// The world's end of the link to one operator.
+#[derive(Debug)]
+pub struct Line {
+    /// Whose.
+    pub operator: OperatorName,
+    /// What is said and heard.
+    pub link: Link,
+    /// What the link says of this machine without being asked.
+    pub presence: watch::Sender<Presence>,
 }
 
 impl World {
-    /// A world around a link. `presence` and `live` are what link and store connections look at.
+    /// A world around its links. `live` is what store connections look at.
     #[must_use]
     pub fn new(
         state: State,
         around: Surroundings,
-        link: Link,
-        presence: watch::Sender<Presence>,
-        live: watch::Sender<BTreeSet<PodId>>,
+        lines: Vec<Line>,
+        live: watch::Sender<BTreeMap<PodId, OperatorName>>,
     ) -> Self {
         let (to_world, events) = mpsc::channel(EVENTS_MAX);
         let (mut ticks, mut meter_ticks) = (interval(TICK), interval(METER_PERIOD));
@@ -109,8 +107,8 @@ impl World {
         Self {
             state,
             around,
-            link,
-            presence,
+            lines,
+            heard: 0,
             live,
             events,
             to_world,
@@ -123,7 +121,7 @@ impl World {
         }
     }
 
-    /// Runs until the link's task has gone or the state cannot be kept.
+    /// Runs until the links' tasks have gone or the state cannot be kept.
     ///
     /// # Errors
     /// What must not be lost could not be written.
@@ -147,7 +145,7 @@ impl World {
         Ok(())
     }
 
-    /// Waits for the next event; none when the link has ended for good.
+    /// Waits for the next event; none when a link has ended for good.
     pub async fn select(&mut self) -> Option<Event> {
         loop {
             if let Some(event) = self.ready.pop_front() {
@@ -155,23 +153,23 @@ impl World {
             }
             tokio::select! {
                 biased;
-                event = self.link.events.recv() => return event.map(Event::Link),
+                heard = poll_fn(|cx| poll_lines(&mut self.lines, &mut self.heard, cx)) => {
+                    return heard.map(|(operator, event)| Event::Link { operator, event });
+                }
                 event = self.events.recv() => return event,
                 _ = self.ticks.tick() => return Some(Event::Tick),
-                _ = self.meter_ticks.tick() => self.read_meters(),
+                _ = self.meter_ticks.tick() => {}
             }
+            self.read_meters().await;
         }
     }
 
     /// Decides; shows the outcome to those who look.
     pub fn apply(&mut self, event: Event, now: UnixMs) -> Effects {
         let effects = self.state.apply(event, now);
-        let now_present = self.state.presence(self.around.facts.clone());
-        self.presence.send_if_modified(|shown| {
-            let changed = shown.pods != now_present.pods || shown.running != now_present.running;
-            *shown = now_present;
-            changed
-        });
+        for line in &self.lines {
+            line.presence.send_replace(self.state.presence(&line.operator, self.around.facts.clone()));
+        }
         self.live.send_replace(self.state.live());
         effects
     }
@@ -179,22 +177,28 @@ impl World {
     async fn perform(&mut self, effects: Effects) -> Result<()> {
         for effect in effects {
             match effect {
-                Effect::Persist(records) => records.save(&self.around.state_dir)?,
-                // The link takes everything at once; it has gone only when the worker is stopping.
-                Effect::Send(body) => drop(self.link.outbox.send(body).await),
+                Effect::Persist(records) => self.around.host.save(&records).await?,
+                Effect::Send { to, body } => self.send(&to, body).await,
                 other => self.start(other),
             }
         }
         Ok(())
     }
 
+    async fn send(&self, to: &OperatorName, body: Body) {
+        if let Some(line) = self.lines.iter().find(|line| line.operator == *to) {
+            // The link takes everything at once; it has gone only when the worker is stopping.
+            drop(line.link.outbox.send(body).await);
+        }
+    }
+
     /// Starts what takes time.
     fn start(&mut self, effect: Effect) {
         match effect {
-            Effect::Persist(_) | Effect::Send(_) => {}
+            Effect::Persist(_) | Effect::Send { .. } => {}
             Effect::ReadOrder(order) => {
                 let (chain, to_world) = (self.around.chain.clone(), self.to_world.clone());
-                tokio::spawn(async move {
+                atoll_life::spawn(async move {
                     let view = chain.order(&order).await;
                     // Nobody listens any more when the worker is stopping.
                     let _ = to_world.send(Event::Order { order, view }).await;
@@ -202,7 +206,7 @@ impl World {
             }
             Effect::ReadSlot => {
                 let (chain, to_world, at) = (self.around.chain.clone(), self.to_world.clone(), self.around.slot);
-                tokio::spawn(async move {
+                atoll_life::spawn(async move {
                     match chain.slot(at).await {
                         Ok(Some(slot)) => drop(to_world.send(Event::Slot(slot)).await),
                         Ok(None) => tracing::error!("this worker's slot is not on the chain: join again"),
@@ -213,7 +217,7 @@ impl World {
             Effect::ResumeSlot => {
                 let (chain, at, device) =
                     (self.around.chain.clone(), self.around.slot, Arc::clone(&self.around.device));
-                tokio::spawn(async move {
+                atoll_life::spawn(async move {
                     match chain.resume(at, &device).await {
                         Ok(()) => tracing::info!("the slot's suspension is cleared"),
                         Err(why) => tracing::warn!(reason = why, "the slot's suspension could not be cleared"),
@@ -222,8 +226,8 @@ impl World {
             }
             Effect::Prepare(spec) => {
                 let id = spec.pod;
-                let dir = self.around.pod_dir(id);
-                let orders = keeper::prepare(*spec, dir, self.around.executable.clone(), self.to_world.clone());
+                self.meters.insert(id, Meter::new(id, &spec.order, spec.lease, spec.fence));
+                let orders = keeper::prepare(*spec, Arc::clone(&self.around.host), self.to_world.clone());
                 self.pods.insert(id, orders);
             }
             Effect::Roster { pod, command, members, authorised, run } => {
@@ -232,14 +236,17 @@ impl World {
             Effect::Extend { pod, ends_at } => self.order(pod, keeper::Order::Extend { ends_at }),
             Effect::Stop { pod, .. } => self.order(pod, keeper::Order::Stop),
             Effect::Forget { pod } => self.forget(pod),
-            Effect::OpenStream(asked) => {
-                let (dialer, device) = (self.around.dialer.clone(), Arc::clone(&self.around.device));
-                let pod = Pod::at(&self.around.pod_dir(asked.pod));
-                self.stream(streams::open(dialer, device, asked, pod));
+            Effect::OpenStream { to, stream } => {
+                if let Some(operator) = self.around.operators.get(&to).cloned() {
+                    let (device, host) = (Arc::clone(&self.around.device), Arc::clone(&self.around.host));
+                    self.stream(streams::open(operator, device, stream, host));
+                }
             }
-            Effect::RefuseStream { stream, why } => {
-                let (dialer, device) = (self.around.dialer.clone(), Arc::clone(&self.around.device));
-                self.stream(streams::refuse(dialer, device, stream, why));
+            Effect::RefuseStream { to, stream, why } => {
+                if let Some(operator) = self.around.operators.get(&to).cloned() {
+                    let device = Arc::clone(&self.around.device);
+                    self.stream(streams::refuse(operator, device, stream, why));
+                }
             }
         }
     }
@@ -247,7 +254,7 @@ impl World {
     /// Serves a stream that the control plane asked for, if there is a place; it learns of a refusal by its deadline.
     fn stream(&self, serving: impl Future<Output = ()> + Send + 'static) {
         match Arc::clone(&self.streams).try_acquire_owned() {
-            Ok(place) => drop(tokio::spawn(async move {
+            Ok(place) => drop(atoll_life::spawn(async move {
                 serving.await;
                 drop(place);
             })),
@@ -264,28 +271,19 @@ impl World {
     fn forget(&mut self, pod: PodId) {
         self.pods.remove(&pod);
         self.meters.remove(&pod);
-        let dir = self.around.pod_dir(pod);
-        tokio::task::spawn_blocking(move || {
-            if let Err(error) = client::discard(&dir) {
-                tracing::warn!(dir = %dir.display(), reason = %error, "a pod's folder could not be deleted");
+        let host = Arc::clone(&self.around.host);
+        atoll_life::spawn(async move {
+            if let Err(error) = host.discard(pod).await {
+                tracing::warn!(%pod, reason = %error, "what is left of a pod could not be deleted");
             }
         });
     }
 
     /// Signs what the meters have seen since the last time.
-    fn read_meters(&mut self) {
-        for pod in self.pods.keys() {
-            if !self.meters.contains_key(pod) {
-                match Meter::open(&self.around.pod_dir(*pod)) {
-                    Ok(meter) => drop(self.meters.insert(*pod, meter)),
-                    // Its folder is being made.
-                    Err(error) => tracing::debug!(%pod, reason = %error, "no meter yet"),
-                }
-            }
-        }
+    async fn read_meters(&mut self) {
         let device = &self.around.device;
         for meter in self.meters.values_mut() {
-            match meter.read() {
+            match meter.read(self.around.host.as_ref()).await {
                 Ok(Some(statement)) => self.ready.push_back(metered(statement, device)),
                 Ok(None) => {}
                 Err(error) => tracing::error!(reason = %error, "usage is not signed"),
@@ -293,60 +291,45 @@ impl World {
         }
     }
 
-    /// Finds the pods that supervisors kept while no worker was here; ends those that nobody remembers.
+    /// Finds the pods that went on while no worker was here; ends those that nobody remembers.
     ///
     /// # Errors
-    /// The folder of pods cannot be read or made.
+    /// The pods of this machine cannot be listed.
     pub async fn take_up(&mut self, records: &Records) -> Result<()> {
-        let pods_dir = self.around.pods_dir();
-        std::fs::create_dir_all(&pods_dir).with_context(|| format!("make {}", pods_dir.display()))?;
         let known: BTreeSet<PodId> = records.pods.iter().map(|record| record.pod).collect();
-        let killed = client::kill_orphans(&pods_dir, &known).await?;
-        if !killed.is_empty() {
-            tracing::warn!(pods = ?killed, "ended pods that this worker has no record of");
+        let found = self.around.host.take_up(&known).await?;
+        for record in &records.pods {
+            // The last usage of one that ended may not have been told.
+            let meter = Meter::new(record.pod, &record.order, record.lease, record.fence);
+            self.meters.insert(record.pod, meter);
         }
-        let mut found = vec![];
-        for entry in std::fs::read_dir(&pods_dir).with_context(|| format!("read {}", pods_dir.display()))? {
-            let entry = entry?;
-            let Some(pod) = entry.file_name().to_str().and_then(|name| name.parse::<PodId>().ok()) else { continue };
-            found.push(self.take_up_one(pod, known.contains(&pod)).await);
+        for found in &found {
+            let over = matches!(found.now, FoundState::Ended { .. });
+            if known.contains(&found.pod) && !over {
+                let orders = keeper::take_up(found.pod, Arc::clone(&self.around.host), self.to_world.clone());
+                self.pods.insert(found.pod, orders);
+            }
         }
         self.ready.push_back(Event::Found(found));
         Ok(())
     }
+}
 
-    async fn take_up_one(&mut self, pod: PodId, known: bool) -> Found {
-        let dir = self.around.pod_dir(pod);
-        let now = match Pod::attach(&dir).await {
-            Ok((supervised, status)) if known => {
-                let now = match status.state {
-                    PodNow::Ready => FoundState::Ready,
-                    PodNow::Running => FoundState::Running,
-                    PodNow::Exited(exit) => ended(&exit),
-                };
-                self.pods.insert(pod, keeper::take_up(supervised, self.to_world.clone()));
-                now
-            }
-            _ => match Pod::exit_of(&dir) {
-                Some(exit) => ended(&exit),
-                None => FoundState::Ended { code: None, reason: "its supervisor is gone".to_owned() },
-            },
-        };
-        if matches!(now, FoundState::Ended { .. }) && known && !self.pods.contains_key(&pod) {
-            // Its last usage may not have been told.
-            if let Ok(meter) = Meter::open(&dir) {
-                self.meters.insert(pod, meter);
-            }
+/// The next event of any link; none when one of them has ended. Begins behind the one that was heard last, so that none
+/// is kept waiting by another that says much.
+fn poll_lines(lines: &mut [Line], heard: &mut usize, cx: &mut Context<'_>) -> Poll<Option<(OperatorName, LinkEvent)>> {
+    let count = lines.len();
+    for step in 1..=count {
+        let at = (*heard + step) % count;
+        let line = &mut lines[at];
+        if let Poll::Ready(event) = line.link.events.poll_recv(cx) {
+            *heard = at;
+            return Poll::Ready(event.map(|event| (line.operator.clone(), event)));
         }
-        Found { pod, now }
     }
+    Poll::Pending
 }
 
 fn metered(statement: UsageStatement, device: &SecretKey) -> Event {
     Event::Metered(statement.sign(device))
-}
-
-/// A supervisor's account of an end, in the worker's words.
-fn ended(exit: &Exit) -> FoundState {
-    FoundState::Ended { code: exit.code, reason: exit.message.clone() }
 }

@@ -45,6 +45,8 @@ pub enum Refusal {
     TooManyPods(usize),
     #[error("pod {0} is not on this worker")]
     PodUnknown(PodId),
+    #[error("pod {0} was started by another operator, which alone commands it")]
+    OtherOperator(PodId),
     #[error("pod {0} is over")]
     PodOver(PodId),
     #[error("pod {0} is not prepared yet")]
@@ -92,6 +94,7 @@ impl Refusal {
         Self::StaleFence { .. } => "stale_fence",
         Self::TooManyPods(_) => "too_many_pods",
         Self::PodUnknown(_) => "pod_unknown",
+        Self::OtherOperator(_) => "other_operator",
         Self::PodOver(_) => "pod_over",
         Self::PodNotPrepared(_) => "pod_not_prepared",
         Self::StatementRefused(_) => "statement_refused",

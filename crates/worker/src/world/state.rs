@@ -19,9 +19,11 @@ use atoll_domain::meter::SignedUsage;
 use atoll_domain::time::UnixMs;
 
 use super::command::{Members, Start, Stream};
+use super::operators::Operators;
 use super::refusal::Refusal;
-use super::store::{Ended, FenceRecord, PodRecord, Records};
+use super::store::{self, Ended, FenceRecord, PodRecord, Records};
 use crate::chain_view::{OrderView, SlotView};
+use crate::link::dial::OperatorName;
 use crate::link::{LinkEvent, Presence};
 use crate::supervisor::spec::{AuthorisedKey, PodSpec};
 
@@ -29,14 +31,11 @@ pub use plan::Me;
 
 /// Pods that a worker handles at once, ended ones that are still reported included.
 const PODS_MAX: usize = 64;
-/// Answers kept for commands that are sent again.
-const ANSWERS_MAX: usize = 512;
-
 /// Something that happened.
 #[derive(Debug)]
 pub enum Event {
-    /// On the link.
-    Link(LinkEvent),
+    /// On the link to an operator.
+    Link { operator: OperatorName, event: LinkEvent },
     /// The chain was read: an order, or none, or nobody answered.
     Order { order: Address, view: Result<Option<OrderView>, String> },
     /// This worker's own slot was read.
@@ -91,8 +90,8 @@ pub enum FoundState {
 pub enum Effect {
     /// Write down what must survive, before anything that follows.
     Persist(Records),
-    /// Deliver to the control plane.
-    Send(Body),
+    /// Deliver to an operator's control plane.
+    Send { to: OperatorName, body: Body },
     /// Read an order and its leases from the chain.
     ReadOrder(Address),
     /// Read this worker's slot.
@@ -115,10 +114,10 @@ pub enum Effect {
     Stop { pod: PodId, reason: String },
     /// Delete what is left of an ended pod.
     Forget { pod: PodId },
-    /// Dial a byte stream and splice it.
-    OpenStream(Stream),
+    /// Dial a byte stream of an operator and splice it.
+    OpenStream { to: OperatorName, stream: Stream },
     /// Dial a byte stream only to close it with these words.
-    RefuseStream { stream: Stream, why: String },
+    RefuseStream { to: OperatorName, stream: Stream, why: String },
 }
 
 /// What follows from an event.
@@ -154,6 +153,7 @@ struct Pod {
 
 #[derive(Debug)]
 struct Pending {
+    from: OperatorName,
     start: Start,
     until: UnixMs,
 }
@@ -165,30 +165,33 @@ pub struct State {
     pods: BTreeMap<PodId, Pod>,
     pending: BTreeMap<PodId, Pending>,
     fences: BTreeMap<Address, FenceRecord>,
-    answers: VecDeque<CommandResult>,
+    operators: Operators,
     /// Orders asked of the chain and not answered.
     reading: BTreeSet<Address>,
     usage: BTreeMap<PodId, SignedUsage>,
-    linked_since: Option<UnixMs>,
     guarded_at: UnixMs,
     slot_read_at: UnixMs,
     resumed_at: UnixMs,
 }
 
 impl State {
-    /// A worker that remembers `records`. Its pods are dead until [`Event::Found`] says otherwise.
+    /// A worker of these operators that remembers `records`. Its pods are dead until [`Event::Found`] says otherwise;
+    /// those of a time when a worker had one operator are the first one's.
     #[must_use]
-    pub fn new(me: Me, records: Records) -> Self {
-        let pods = records.pods.into_iter().map(|record| (record.pod, Pod::remembered(record))).collect();
+    pub fn new(me: Me, records: Records, operators: &[OperatorName]) -> Self {
+        let owned = |mut record: PodRecord| {
+            record.operator = record.operator.or_else(|| operators.first().cloned());
+            (record.pod, Pod::remembered(record))
+        };
+        let pods = records.pods.into_iter().map(owned).collect();
         Self {
             me,
             pods,
             pending: BTreeMap::new(),
             fences: records.fences.into_iter().map(|fence| (fence.lease, fence)).collect(),
-            answers: VecDeque::new(),
+            operators: Operators::new(operators),
             reading: BTreeSet::new(),
             usage: BTreeMap::new(),
-            linked_since: None,
             guarded_at: UnixMs(0),
             slot_read_at: UnixMs(0),
             resumed_at: UnixMs(0),
@@ -199,13 +202,15 @@ impl State {
     pub fn apply(&mut self, event: Event, now: UnixMs) -> Effects {
         let mut out = Effects::new();
         match event {
-            Event::Link(LinkEvent::Up { .. }) => {
-                self.linked_since = Some(now);
+            Event::Link { operator, event: LinkEvent::Up { .. } } => {
+                self.operators.up(&operator, now);
                 // Cumulative: the newest statement of each pod says everything that was missed.
-                out.extend(self.usage.values().map(usage));
+                out.extend(self.usage.values().map(|signed| usage(operator.clone(), signed)));
             }
-            Event::Link(LinkEvent::Down { .. }) => self.linked_since = None,
-            Event::Link(LinkEvent::Received(body)) => self.received(*body, now, &mut out),
+            Event::Link { operator, event: LinkEvent::Down { .. } } => self.operators.down(&operator),
+            Event::Link { operator, event: LinkEvent::Received(body) } => {
+                self.received(&operator, *body, now, &mut out)
+            }
             Event::Order { order, view } => self.order_read(order, &view, now, &mut out),
             Event::Slot(slot) => self.slot_read(slot, now, &mut out),
             Event::Pod { pod, news } => self.news(pod, news, now, &mut out),
@@ -213,9 +218,8 @@ impl State {
             Event::Metered(signed) => {
                 if self.pods.contains_key(&signed.statement.pod) {
                     self.usage.insert(signed.statement.pod, signed);
-                    if self.linked_since.is_some() {
-                        out.push(usage(&signed));
-                    }
+                    // Signed facts are for all: any operator can settle by them what another one left.
+                    out.extend(self.operators.linked().map(|operator| usage(operator, &signed)));
                 }
             }
             Event::Tick => self.tick(now, &mut out),
@@ -223,32 +227,35 @@ impl State {
         out
     }
 
-    /// What the link says without being asked; the facts are the probe's.
+    /// What the link to an operator says without being asked; the facts are the probe's. Every operator sees every pod,
+    /// and which ones are not its own.
     #[must_use]
-    pub fn presence(&self, facts: Vec<u8>) -> Presence {
+    pub fn presence(&self, to: &OperatorName, facts: Vec<u8>) -> Presence {
         let running = |(id, pod): (&PodId, &Pod)| (pod.phase == Phase::Running).then(|| id.to_string());
+        let report = |pod: &Pod| PodReport { foreign: !pod.is_of(to), ..pod.report() };
         Presence {
             facts,
-            pods: self.pods.values().map(Pod::report).collect(),
+            pods: self.pods.values().map(report).collect(),
             running: self.pods.iter().filter_map(running).collect(),
         }
     }
 
-    /// Pods whose tenant may reach its object store now.
+    /// Pods whose tenant may reach its object store now, and the operator that has the store.
     #[must_use]
-    pub fn live(&self) -> BTreeSet<PodId> {
-        self.pods.iter().filter(|(_, pod)| pod.phase != Phase::Over).map(|(id, _)| *id).collect()
+    pub fn live(&self) -> BTreeMap<PodId, OperatorName> {
+        let live = self.pods.iter().filter(|(_, pod)| pod.phase != Phase::Over);
+        live.filter_map(|(id, pod)| Some((*id, pod.record.operator.clone()?))).collect()
     }
 
     fn records(&self) -> Records {
         Records {
-            version: 1,
+            version: store::VERSION,
             pods: self.pods.values().map(|pod| pod.record.clone()).collect(),
             fences: self.fences.values().copied().collect(),
         }
     }
 
-    fn answer(&mut self, command: String, outcome: Result<(), Refusal>, out: &mut Effects) {
+    fn answer(&mut self, to: &OperatorName, command: String, outcome: Result<(), Refusal>, out: &mut Effects) {
         let (accepted, code, message) = match outcome {
             Ok(()) => (true, String::new(), String::new()),
             Err(refusal) => {
@@ -257,16 +264,16 @@ impl State {
             }
         };
         let result = CommandResult { command, accepted, code, message };
-        if self.answers.len() == ANSWERS_MAX {
-            self.answers.pop_front();
-        }
-        self.answers.push_back(result.clone());
-        out.push(Effect::Send(Body::CommandResult(result)));
+        self.operators.answered(to, result.clone());
+        out.push(Effect::Send { to: to.clone(), body: Body::CommandResult(result) });
     }
 
+    /// Tells a pod's operator how it is.
     fn report(&self, pod: &PodId, out: &mut Effects) {
-        if let Some(pod) = self.pods.get(pod) {
-            out.push(Effect::Send(Body::PodReport(pod.report())));
+        if let Some(pod) = self.pods.get(pod)
+            && let Some(to) = pod.record.operator.clone()
+        {
+            out.push(Effect::Send { to, body: Body::PodReport(pod.report()) });
         }
     }
 }
@@ -287,6 +294,10 @@ impl Pod {
             stopping: None,
             unseen: 0,
         }
+    }
+
+    fn is_of(&self, operator: &OperatorName) -> bool {
+        self.record.operator.as_ref() == Some(operator)
     }
 
     fn is_live(&self) -> bool {
@@ -312,6 +323,7 @@ impl Pod {
             statement: statement.unwrap_or_default(),
             // -1: killed, or never ran.
             exit_code: ended.map_or(0, |ended| ended.code.unwrap_or(-1)),
+            foreign: false,
         }
     }
 
@@ -322,7 +334,7 @@ impl Pod {
     }
 }
 
-fn usage(signed: &SignedUsage) -> Effect {
+fn usage(to: OperatorName, signed: &SignedUsage) -> Effect {
     let signed = serde_json::to_vec(signed).expect("a statement of numbers and text forms is always JSON");
-    Effect::Send(Body::Usage(Usage { signed }))
+    Effect::Send { to, body: Body::Usage(Usage { signed }) }
 }

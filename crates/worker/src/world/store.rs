@@ -14,16 +14,21 @@ use atoll_domain::key::Address;
 use atoll_domain::time::UnixMs;
 use serde::{Deserialize, Serialize};
 
+use crate::link::dial::OperatorName;
+
 /// Name of the file in the worker's state folder.
 pub const FILE: &str = "pods.json";
 /// The longest file that is read: far more than its bounded content needs.
 const BYTES_MAX: u64 = 8 << 20;
 
+/// Form of the file that this build writes; it reads the one before as well, which knows no operators.
+pub const VERSION: u16 = 2;
+
 /// Everything in the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Records {
-    /// Form of the file: 1.
+    /// Form of the file: [`VERSION`] or the one before.
     pub version: u16,
     /// Every pod that is not forgotten.
     pub pods: Vec<PodRecord>,
@@ -37,6 +42,9 @@ pub struct Records {
 pub struct PodRecord {
     /// Its id; also the name of its folder.
     pub pod: PodId,
+    /// The operator that had it started: its control plane alone commands it. None in a file of form 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operator: Option<OperatorName>,
     /// Its cluster.
     pub cluster: ClusterId,
     /// Its job.
@@ -116,8 +124,8 @@ impl Records {
             return Err(malformed("too long".into()));
         }
         let records: Self = serde_json::from_slice(&bytes).map_err(|error| malformed(error.to_string()))?;
-        if records.version != 1 {
-            return Err(malformed(format!("form {}, and this build reads 1", records.version)));
+        if !(1..=VERSION).contains(&records.version) {
+            return Err(malformed(format!("form {}, and this build reads 1 to {VERSION}", records.version)));
         }
         Ok(records)
     }
@@ -162,7 +170,7 @@ mod tests {
         let records = Records { version: 1, pods: vec![], fences };
         records.save(state.path()).unwrap();
         assert_eq!(Records::load(state.path()).unwrap(), records);
-        for garbage in ["", "{}", r#"{"version":2,"pods":[],"fences":[]}"#] {
+        for garbage in ["", "{}", r#"{"version":3,"pods":[],"fences":[]}"#] {
             fs::write(state.path().join(FILE), garbage).unwrap();
             let refused = Records::load(state.path()).unwrap_err().to_string();
             assert!(refused.contains("move it away"), "{refused}");

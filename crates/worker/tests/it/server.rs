@@ -10,7 +10,8 @@ use atoll_api::link::{EXPORTER_LABEL, Envelope, Hello, Welcome, decode, encode};
 use atoll_domain::key::{PublicKey, Purpose, SecretKey, Signature};
 use atoll_domain::time::UnixMs;
 use atoll_domain::worker::SlotRef;
-use atoll_worker::link::dial::Dialer;
+use atoll_worker::link::dial::{Operator, OperatorName};
+use atoll_worker::link::tls::Tls;
 use atoll_worker::link::{Identity, Later, Link, LinkEvent, Presence};
 use atoll_worker::outside::Outside;
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -92,8 +93,10 @@ impl Server {
         std::fs::write(self.certificate(), certificate().0.pem()).unwrap();
     }
 
-    pub(crate) fn dialer(&self) -> Dialer {
-        Dialer::new(&self.url(), &self.certificate()).unwrap()
+    /// An operator that has this server alone.
+    pub(crate) fn operator(&self) -> Operator {
+        let tls = Tls::new(&self.certificate()).unwrap();
+        Operator::new(OperatorName("own".into()), vec![self.url().parse().unwrap()], Arc::new(tls)).unwrap()
     }
 
     /// A link to this server, started.
@@ -101,8 +104,8 @@ impl Server {
         let later = Later::new();
         let (shown, seen) = watch::channel(presence);
         let slot = SlotRef { page: PublicKey([5; 32]), slot: 3 };
-        let identity = Identity { device: device(), slot, advertise: "127.0.0.1".into() };
-        later.keeper.start(self.dialer(), identity, Arc::new(Counting::default()), seen);
+        let identity = Identity { device: Arc::new(device()), slot, advertise: "127.0.0.1".into() };
+        later.keeper.start(self.operator(), identity, Arc::new(Counting::default()), seen);
         (later.link, shown)
     }
 

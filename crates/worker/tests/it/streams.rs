@@ -1,12 +1,14 @@
 //! Byte streams over real connections: the proof, and the worker's socket for pods.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use atoll_api::link::{DEVICE_KEY_HEADER, PROOF_HEADER, stream_proof};
 use atoll_domain::id::PodId;
 use atoll_domain::key::{PublicKey, Purpose, Signature};
-use atoll_worker::streams;
+use atoll_worker::host::machine::Machine;
+use atoll_worker::link::dial::OperatorName;
+use atoll_worker::streams::{self, Stores};
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
@@ -26,7 +28,7 @@ fn proven(peer: &Peer, name: &str) {
 struct Worker {
     folder: tempfile::TempDir,
     server: Server,
-    _live: watch::Sender<BTreeSet<PodId>>,
+    _live: watch::Sender<BTreeMap<PodId, OperatorName>>,
 }
 
 impl Worker {
@@ -34,9 +36,12 @@ impl Worker {
         // A path far longer than the 107 bytes that the kernel takes.
         let folder = tempfile::Builder::new().prefix(&"long".repeat(40)).tempdir().unwrap();
         let server = Server::start().await;
-        let listener = streams::listen(&folder.path().join("worker.sock")).unwrap();
-        let (live, shown) = watch::channel(BTreeSet::from([pod]));
-        tokio::spawn(streams::serve_store(listener, server.dialer(), Arc::new(device()), shown));
+        let host = Machine::open(folder.path().to_owned(), "/nonexistent".into()).unwrap();
+        let operator = server.operator();
+        let (live, shown) = watch::channel(BTreeMap::from([(pod, operator.name().clone())]));
+        let operators = Arc::new(BTreeMap::from([(operator.name().clone(), operator)]));
+        let stores = Stores { operators, device: Arc::new(device()), live: shown };
+        tokio::spawn(streams::serve_store(Arc::new(host), stores));
         Self { folder, server, _live: live }
     }
 
@@ -90,8 +95,8 @@ async fn a_caller_that_is_no_live_pod_is_hung_up_on_and_nothing_is_dialled() {
 #[tokio::test]
 async fn an_asked_stream_shows_the_proof_of_its_own_name() {
     let server = Server::start().await;
-    let dialer = server.dialer();
-    let dialling = tokio::spawn(async move { dialer.stream("str_x", &device()).await.unwrap() });
+    let operator = server.operator();
+    let dialling = tokio::spawn(async move { operator.stream("str_x", &device()).await.unwrap() });
     let peer = server.accept().await;
     assert_eq!(peer.path, "/v1/link/streams/str_x");
     proven(&peer, "str_x");

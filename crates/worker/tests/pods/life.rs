@@ -75,7 +75,7 @@ async fn a_worker_that_comes_back_finds_the_same_pod_and_nothing_lost() {
 
     // The spools say everything after the supervisor has gone.
     let records = pod.usage(0).await.unwrap();
-    assert_eq!(usage::verify(&Record::genesis(&wanted), &records), (records.len(), true));
+    assert_eq!(usage::verify(&Record::genesis_of(&wanted), &records), (records.len(), true));
     assert_eq!(records.last(), Some(&exit.usage));
     assert!(exit.usage.served_ms >= later.usage.served_ms);
     let mut output = vec![0; 100_000];

@@ -2,6 +2,7 @@
 //!
 //! `cargo test -p atoll-worker --features pods --test pods`. Left out by `cargo xtask test --fast`.
 #![allow(clippy::unwrap_used)]
+#![allow(clippy::disallowed_methods, reason = "a test's own tasks are nobody's life")]
 
 mod life;
 mod limits;

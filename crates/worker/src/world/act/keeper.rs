@@ -1,7 +1,6 @@
-//! One task a pod: passes orders to its supervisor, one after the other, and tells when it is over.
+//! One task a pod: passes orders to it, one after the other, and tells when it is over.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use atoll_domain::id::PodId;
@@ -9,14 +8,14 @@ use atoll_domain::time::UnixMs;
 use atoll_overlay::SignedStatement;
 use tokio::sync::mpsc;
 
-use crate::supervisor::client::{self, Pod};
-use crate::supervisor::protocol::{Exit, Status, Verdict};
+use crate::host::{Host, Over, SharedHost, Standing};
+use crate::supervisor::protocol::Verdict;
 use crate::supervisor::spec::{AuthorisedKey, PodSpec};
 use crate::world::state::{Event, PodNews};
 
 /// How long the tenant's program has between SIGTERM and the end.
 const TERM: Duration = Duration::from_secs(3);
-/// One question to the supervisor whether the pod is over.
+/// One question whether the pod is over.
 const WAIT: Duration = Duration::from_secs(60);
 /// Orders that may wait; the world gives few, and a supervisor answers within seconds.
 const ORDERS_MAX: usize = 64;
@@ -50,20 +49,14 @@ impl Orders {
 }
 
 /// Makes a pod and keeps to it.
-pub(super) fn prepare(spec: PodSpec, dir: PathBuf, executable: PathBuf, to_world: mpsc::Sender<Event>) -> Orders {
+pub(super) fn prepare(spec: PodSpec, host: SharedHost, to_world: mpsc::Sender<Event>) -> Orders {
     let (orders, received) = mpsc::channel(ORDERS_MAX);
-    tokio::spawn(async move {
-        let id = spec.pod;
-        let tell = Tell { pod: id, to_world };
-        let made = async {
-            let folder = dir.clone();
-            tokio::task::spawn_blocking(move || client::prepare(&folder, &spec)).await??;
-            Pod::spawn(&executable, &dir).await
-        };
-        match made.await {
-            Ok((pod, status)) => {
-                tell.news(prepared(&status)).await;
-                keep(pod, received, tell).await;
+    atoll_life::spawn(async move {
+        let tell = Tell { pod: spec.pod, to_world };
+        match host.prepare(&spec).await {
+            Ok(standing) => {
+                tell.news(prepared(&standing)).await;
+                keep(host, received, tell).await;
             }
             Err(error) => tell.news(PodNews::NotPrepared { why: format!("{error:#}") }).await,
         }
@@ -72,12 +65,9 @@ pub(super) fn prepare(spec: PodSpec, dir: PathBuf, executable: PathBuf, to_world
 }
 
 /// Keeps to a pod that was found.
-pub(super) fn take_up(pod: Pod, to_world: mpsc::Sender<Event>) -> Orders {
+pub(super) fn take_up(pod: PodId, host: SharedHost, to_world: mpsc::Sender<Event>) -> Orders {
     let (orders, received) = mpsc::channel(ORDERS_MAX);
-    let id = pod.dir().file_name().and_then(|name| name.to_str()).and_then(|name| name.parse::<PodId>().ok());
-    if let Some(id) = id {
-        tokio::spawn(keep(pod, received, Tell { pod: id, to_world }));
-    }
+    atoll_life::spawn(keep(host, received, Tell { pod, to_world }));
     Orders(orders)
 }
 
@@ -93,41 +83,42 @@ impl Tell {
     }
 }
 
-fn prepared(status: &Status) -> PodNews {
-    PodNews::Prepared { wg_public: status.wg_public.0, endpoint: status.endpoint }
+fn prepared(standing: &Standing) -> PodNews {
+    PodNews::Prepared { wg_public: standing.wg_public, endpoint: standing.endpoint }
 }
 
-async fn keep(pod: Pod, mut orders: mpsc::Receiver<Order>, tell: Tell) {
+async fn keep(host: SharedHost, mut orders: mpsc::Receiver<Order>, tell: Tell) {
+    let pod = tell.pod;
     loop {
         tokio::select! {
             biased;
             order = orders.recv() => match order {
                 Some(Order::Roster { command, members, authorised, run }) => {
-                    tell.news(roster(&pod, command, &members, authorised, run).await).await;
+                    tell.news(roster(host.as_ref(), pod, command, &members, authorised, run).await).await;
                 }
                 Some(Order::Extend { ends_at }) => {
-                    if let Err(error) = pod.extend(ends_at).await {
-                        tracing::warn!(pod = %tell.pod, reason = %error, "the end of the lease could not be moved");
+                    if let Err(error) = host.extend(pod, ends_at).await {
+                        tracing::warn!(%pod, reason = %error, "the end of the lease could not be moved");
                     }
                 }
                 Some(Order::Stop) => {
-                    let over = pod.stop(TERM).await;
-                    return tell.news(over.map_or_else(gone, |exit| ended(&exit))).await;
+                    let over = host.stop(pod, TERM).await;
+                    return tell.news(over.map_or_else(gone, ended)).await;
                 }
-                // The pod is forgotten, or the worker is stopping; the supervisor goes on.
+                // The pod is forgotten, or the worker is stopping; the pod goes on.
                 None => return,
             },
-            over = pod.wait(WAIT) => match over {
+            over = host.wait(pod, WAIT) => match over {
                 Ok(None) => {}
-                Ok(Some(exit)) => return tell.news(ended(&exit)).await,
+                Ok(Some(over)) => return tell.news(ended(over)).await,
                 Err(error) => return tell.news(gone(error)).await,
             },
         }
     }
 }
 
-fn ended(exit: &Exit) -> PodNews {
-    PodNews::Ended { code: exit.code, reason: exit.message.clone() }
+fn ended(over: Over) -> PodNews {
+    PodNews::Ended { code: over.code, reason: over.reason }
 }
 
 fn gone(error: anyhow::Error) -> PodNews {
@@ -135,7 +126,8 @@ fn gone(error: anyhow::Error) -> PodNews {
 }
 
 async fn roster(
-    pod: &Pod,
+    host: &dyn Host,
+    pod: PodId,
     command: String,
     members: &[Vec<u8>],
     authorised: Vec<AuthorisedKey>,
@@ -150,13 +142,13 @@ async fn roster(
             Err(why) => refused.push(why.to_string()),
         }
     }
-    match pod.roster(&statements, Some(authorised)).await {
+    match host.roster(pod, &statements, authorised).await {
         Err(error) => return failed(command, format!("{error:#}")),
         Ok(verdicts) => refused.extend(verdicts.into_iter().filter_map(|verdict: Verdict| verdict.refused)),
     }
     let launched = match run {
         // A member that is not who it should be: nothing runs beside it.
-        Some(env) if refused.is_empty() => match pod.run(None, env).await {
+        Some(env) if refused.is_empty() => match host.run(pod, env).await {
             Ok(()) => true,
             Err(error) => return failed(command, format!("{error:#}")),
         },

@@ -10,6 +10,7 @@ use atoll_domain::time::UnixMs;
 
 use super::{Effect, Effects, PODS_MAX, Pending, Phase, Pod, State};
 use crate::chain_view::{OrderView, Standing};
+use crate::link::dial::OperatorName;
 use crate::world::command::{self, Members, Start};
 use crate::world::refusal::Refusal;
 use crate::world::store::{FenceRecord, PodRecord};
@@ -20,59 +21,69 @@ const CHAIN_WAIT: Duration = Duration::from_secs(10);
 const ROSTERS_MAX: usize = 8;
 
 impl State {
-    pub(super) fn received(&mut self, body: Body, now: UnixMs, out: &mut Effects) {
+    pub(super) fn received(&mut self, from: &OperatorName, body: Body, now: UnixMs, out: &mut Effects) {
         match body {
-            Body::StartPod(start) => self.start_pod(start, now, out),
-            Body::Roster(roster) => self.roster(roster, now, out),
-            Body::StopPod(stop) => self.stop_pod(&stop, now, out),
-            Body::OpenStream(stream) => self.open_stream(&stream, out),
+            Body::StartPod(start) => self.start_pod(from, start, now, out),
+            Body::Roster(roster) => self.roster(from, roster, now, out),
+            Body::StopPod(stop) => self.stop_pod(from, &stop, now, out),
+            Body::OpenStream(stream) => self.open_stream(from, &stream, out),
             Body::Heartbeat(_) => {}
             other => tracing::warn!(body = ?std::mem::discriminant(&other), "a body that no worker is sent; ignored"),
         }
     }
 
     /// Answers a command that came before; true when nothing more is to be done.
-    fn is_repeated(&self, command: &str, out: &mut Effects) -> bool {
+    fn is_repeated(&self, from: &OperatorName, command: &str, out: &mut Effects) -> bool {
         if !command::answerable(command) {
             tracing::warn!("a command without a usable id; ignored");
             return true;
         }
-        if let Some(answer) = self.answers.iter().find(|answer| answer.command == command) {
-            out.push(Effect::Send(Body::CommandResult(answer.clone())));
+        if let Some(answer) = self.operators.answer(from, command) {
+            out.push(Effect::Send { to: from.clone(), body: Body::CommandResult(answer.clone()) });
             return true;
         }
         let of_pod = |pod: &Pod| {
-            pod.with_supervisor.iter().any(|one| one == command)
-                || pod.rosters.iter().any(|(roster, _)| roster.command == command)
+            let asked = pod.with_supervisor.iter().any(|one| one == command);
+            pod.is_of(from) && (asked || pod.rosters.iter().any(|(roster, _)| roster.command == command))
         };
-        self.pending.values().any(|pending| pending.start.command == command) || self.pods.values().any(of_pod)
+        let waits = |pending: &Pending| pending.from == *from && pending.start.command == command;
+        self.pending.values().any(waits) || self.pods.values().any(of_pod)
     }
 
-    fn start_pod(&mut self, from: StartPod, now: UnixMs, out: &mut Effects) {
-        let command = from.command.clone();
-        if self.is_repeated(&command, out) {
+    /// Whether a pod that is here, or waits for the chain, is another operator's.
+    fn is_foreign(&self, pod: PodId, from: &OperatorName) -> bool {
+        self.pods.get(&pod).is_some_and(|pod| !pod.is_of(from))
+            || self.pending.get(&pod).is_some_and(|pending| pending.from != *from)
+    }
+
+    fn start_pod(&mut self, from: &OperatorName, start: StartPod, now: UnixMs, out: &mut Effects) {
+        let command = start.command.clone();
+        if self.is_repeated(from, &command, out) {
             return;
         }
-        match command::start(from) {
-            Err(refusal) => self.answer(command, Err(refusal), out),
+        match command::start(start) {
+            Err(refusal) => self.answer(from, command, Err(refusal), out),
+            Ok(start) if self.is_foreign(start.pod, from) => {
+                self.answer(from, command, Err(Refusal::OtherOperator(start.pod)), out);
+            }
             Ok(start) if self.pods.contains_key(&start.pod) => {
-                self.answer(command, Ok(()), out);
+                self.answer(from, command, Ok(()), out);
                 self.report(&start.pod, out);
             }
-            Ok(start) => match self.fits_here(&start) {
-                Err(refusal) => self.answer(command, Err(refusal), out),
+            Ok(start) => match self.fits_here(from, &start) {
+                Err(refusal) => self.answer(from, command, Err(refusal), out),
                 Ok(()) => {
                     self.read_order(start.order, out);
-                    let pending = Pending { until: now.after(CHAIN_WAIT), start };
+                    let pending = Pending { from: from.clone(), until: now.after(CHAIN_WAIT), start };
                     if let Some(earlier) = self.pending.insert(pending.start.pod, pending) {
-                        self.answer(earlier.start.command, Err(Refusal::Cancelled), out);
+                        self.answer(from, earlier.start.command, Err(Refusal::Cancelled), out);
                     }
                 }
             },
         }
     }
 
-    fn fits_here(&self, start: &Start) -> Result<(), Refusal> {
+    fn fits_here(&self, from: &OperatorName, start: &Start) -> Result<(), Refusal> {
         if start.spec.network != self.me.network {
             return Err(Refusal::SpecOtherNetwork(start.spec.network));
         }
@@ -80,9 +91,11 @@ impl State {
             let pack = &start.spec.pack;
             return Err(Refusal::PackMissing { name: pack.name.clone(), sha256: pack.sha256 });
         }
-        // Ended ones are only kept for their output and give way.
+        // Ended ones are only kept for their output and give way. What another operator asks for takes nobody's place
+        // before the chain has agreed.
         let live = self.pods.values().filter(|pod| pod.is_live()).count();
-        if live + self.pending.len() >= PODS_MAX {
+        let pending = self.pending.values().filter(|pending| pending.from == *from).count();
+        if live + pending >= PODS_MAX {
             return Err(Refusal::TooManyPods(PODS_MAX));
         }
         self.fence_is_fresh(start)
@@ -137,17 +150,25 @@ impl State {
             if judged.as_ref().is_err_and(|refusal| refusal.may_pass() && now < pending.until) {
                 continue;
             }
-            let Some(Pending { start, .. }) = self.pending.remove(&pod) else { continue };
+            let Some(Pending { from, start, .. }) = self.pending.remove(&pod) else { continue };
             match (judged, view) {
-                (Ok(end_s), Ok(Some(view))) => self.accept(start, end_s, view, now, out),
-                (Err(refusal), _) => self.answer(start.command, Err(refusal), out),
+                (Ok(end_s), Ok(Some(view))) => self.accept(&from, start, end_s, view, now, out),
+                (Err(refusal), _) => self.answer(&from, start.command, Err(refusal), out),
                 (Ok(_), _) => {}
             }
         }
     }
 
-    fn accept(&mut self, start: Start, end_s: i64, view: &OrderView, now: UnixMs, out: &mut Effects) {
-        tracing::info!(pod = %start.pod, job = %start.job, lease = %start.lease, fence = start.fence, "a pod is accepted");
+    fn accept(
+        &mut self,
+        from: &OperatorName,
+        start: Start,
+        end_s: i64,
+        view: &OrderView,
+        now: UnixMs,
+        out: &mut Effects,
+    ) {
+        tracing::info!(operator = %from, pod = %start.pod, job = %start.job, lease = %start.lease, fence = start.fence, "a pod is accepted");
         let fence = FenceRecord { lease: start.lease, highest: start.fence, end_s };
         self.fences.insert(start.lease, fence);
         let plan = Box::new(self.me.plan(&start, end_s, view, now));
@@ -158,6 +179,7 @@ impl State {
         }
         let record = PodRecord {
             pod: start.pod,
+            operator: Some(from.clone()),
             cluster: start.cluster,
             job: start.job,
             order: start.order,
@@ -173,7 +195,7 @@ impl State {
         self.make_room(out);
         self.pods.insert(start.pod, Pod::new(record, Phase::Waiting, Some(plan)));
         out.push(Effect::Persist(self.records()));
-        self.answer(start.command, Ok(()), out);
+        self.answer(from, start.command, Ok(()), out);
         self.prepare_waiting(out);
     }
 
@@ -217,18 +239,19 @@ impl State {
         }
     }
 
-    fn roster(&mut self, from: Roster, now: UnixMs, out: &mut Effects) {
-        let command = from.command.clone();
-        if self.is_repeated(&command, out) {
+    fn roster(&mut self, from: &OperatorName, roster: Roster, now: UnixMs, out: &mut Effects) {
+        let command = roster.command.clone();
+        if self.is_repeated(from, &command, out) {
             return;
         }
-        let members = match command::roster(from) {
+        let members = match command::roster(roster) {
             Ok(members) => members,
-            Err(refusal) => return self.answer(command, Err(refusal), out),
+            Err(refusal) => return self.answer(from, command, Err(refusal), out),
         };
         let id = members.pod;
         let refusal = match self.pods.get(&id) {
             None => Some(Refusal::PodUnknown(id)),
+            Some(pod) if !pod.is_of(from) => Some(Refusal::OtherOperator(id)),
             Some(pod) => match pod.phase {
                 Phase::Over => Some(Refusal::PodOver(id)),
                 Phase::Waiting | Phase::Preparing => Some(Refusal::PodNotPrepared(id)),
@@ -236,13 +259,13 @@ impl State {
             },
         };
         if let Some(refusal) = refusal {
-            return self.answer(command, Err(refusal), out);
+            return self.answer(from, command, Err(refusal), out);
         }
         let Some(pod) = self.pods.get_mut(&id) else { return };
         let order = pod.record.order;
         if members.generation < pod.generation || pod.rosters.len() >= ROSTERS_MAX {
             // A newer roster has been passed on, or enough are on their way: the control plane sends what is missing.
-            return self.answer(command, Ok(()), out);
+            return self.answer(from, command, Ok(()), out);
         }
         pod.rosters.push_back((members, now.after(CHAIN_WAIT)));
         self.read_order(order, out);
@@ -279,29 +302,32 @@ impl State {
                             Err(why) => Refusal::ChainUnreachable(why.clone()),
                             Ok(_) => Refusal::OrderUnknown(order),
                         };
-                        refused.push((roster.command, refusal));
+                        refused.push((pod.record.operator.clone(), roster.command, refusal));
                     }
                 }
             }
         }
-        for (command, refusal) in refused {
-            self.answer(command, Err(refusal), out);
+        for (operator, command, refusal) in refused {
+            self.answer_operator(operator.as_ref(), command, Err(refusal), out);
         }
     }
 
-    fn stop_pod(&mut self, from: &StopPod, now: UnixMs, out: &mut Effects) {
-        if self.is_repeated(&from.command, out) {
+    fn stop_pod(&mut self, from: &OperatorName, stop: &StopPod, now: UnixMs, out: &mut Effects) {
+        if self.is_repeated(from, &stop.command, out) {
             return;
         }
-        let (pod, reason) = match command::stop(from) {
+        let (pod, reason) = match command::stop(stop) {
             Ok(parsed) => parsed,
-            Err(refusal) => return self.answer(from.command.clone(), Err(refusal), out),
+            Err(refusal) => return self.answer(from, stop.command.clone(), Err(refusal), out),
         };
+        if self.is_foreign(pod, from) {
+            return self.answer(from, stop.command.clone(), Err(Refusal::OtherOperator(pod)), out);
+        }
         if let Some(pending) = self.pending.remove(&pod) {
-            self.answer(pending.start.command, Err(Refusal::Cancelled), out);
+            self.answer(from, pending.start.command, Err(Refusal::Cancelled), out);
         }
         // A pod that is not here is stopped already.
-        self.answer(from.command.clone(), Ok(()), out);
+        self.answer(from, stop.command.clone(), Ok(()), out);
         match self.pods.get(&pod) {
             Some(known) if known.is_live() => {
                 self.stop(pod, &format!("stopped by the control plane: {reason}"), now, out)
@@ -310,13 +336,14 @@ impl State {
         }
     }
 
-    fn open_stream(&self, from: &OpenStream, out: &mut Effects) {
-        let stream = match command::stream(from) {
+    fn open_stream(&self, from: &OperatorName, stream: &OpenStream, out: &mut Effects) {
+        let stream = match command::stream(stream) {
             Ok(stream) => stream,
             Err(refusal) => return tracing::warn!(reason = %refusal, "a stream is refused"),
         };
         let refused = match (self.pods.get(&stream.pod), stream.target) {
             (None, _) => Some(Refusal::PodUnknown(stream.pod)),
+            (Some(pod), _) if !pod.is_of(from) => Some(Refusal::OtherOperator(stream.pod)),
             (Some(pod), command::StreamTarget::Port(_)) => match pod.phase {
                 Phase::Running => None,
                 Phase::Over => Some(Refusal::PodOver(stream.pod)),
@@ -325,8 +352,8 @@ impl State {
             (Some(_), command::StreamTarget::Output(_)) => None,
         };
         out.push(match refused {
-            None => Effect::OpenStream(stream),
-            Some(refusal) => Effect::RefuseStream { stream, why: refusal.to_string() },
+            None => Effect::OpenStream { to: from.clone(), stream },
+            Some(refusal) => Effect::RefuseStream { to: from.clone(), stream, why: refusal.to_string() },
         });
     }
 

@@ -96,7 +96,7 @@ impl State {
     }
 
     pub(super) fn slot_read(&mut self, slot: SlotView, now: UnixMs, out: &mut Effects) {
-        let linked = self.linked_since.is_some_and(|since| now.since(since) >= LINKED_BEFORE_RESUME);
+        let linked = self.operators.linked_since().is_some_and(|since| now.since(since) >= LINKED_BEFORE_RESUME);
         let idle = self.pods.values().all(|pod| pod.phase == Phase::Over);
         let due = self.resumed_at == UnixMs(0) || now.since(self.resumed_at) >= RESUME_PERIOD;
         if slot.suspended && linked && idle && due {

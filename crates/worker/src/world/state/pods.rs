@@ -4,6 +4,7 @@ use atoll_domain::id::PodId;
 use atoll_domain::time::UnixMs;
 
 use super::{Effect, Effects, Found, FoundState, Phase, PodNews, State};
+use crate::link::dial::OperatorName;
 use crate::world::refusal::Refusal;
 
 impl State {
@@ -28,16 +29,31 @@ impl State {
                 }
                 let outcome =
                     if refused.is_empty() { Ok(()) } else { Err(Refusal::StatementRefused(refused.join("; "))) };
-                self.answer(command, outcome, out);
+                let operator = pod.record.operator.clone();
+                self.answer_operator(operator.as_ref(), command, outcome, out);
                 if launched {
                     self.report(&id, out);
                 }
             }
             PodNews::RosterFailed { command, why } => {
                 pod.with_supervisor.retain(|one| *one != command);
-                self.answer(command, Err(Refusal::Supervisor(why)), out);
+                let operator = pod.record.operator.clone();
+                self.answer_operator(operator.as_ref(), command, Err(Refusal::Supervisor(why)), out);
             }
             PodNews::Ended { code, reason } => self.over(id, code, reason, now, out),
+        }
+    }
+
+    /// Answers a command about a pod to the pod's operator, which alone may give one.
+    pub(super) fn answer_operator(
+        &mut self,
+        to: Option<&OperatorName>,
+        command: String,
+        outcome: Result<(), Refusal>,
+        out: &mut Effects,
+    ) {
+        if let Some(to) = to {
+            self.answer(to, command, outcome, out);
         }
     }
 
@@ -55,9 +71,10 @@ impl State {
         pod.end(code, reason, now);
         let mut unanswered: Vec<String> = std::mem::take(&mut pod.with_supervisor);
         unanswered.extend(pod.rosters.drain(..).map(|(roster, _)| roster.command));
+        let operator = pod.record.operator.clone();
         out.push(Effect::Persist(self.records()));
         for command in unanswered {
-            self.answer(command, Err(Refusal::PodOver(id)), out);
+            self.answer_operator(operator.as_ref(), command, Err(Refusal::PodOver(id)), out);
         }
         self.report(&id, out);
         self.prepare_waiting(out);

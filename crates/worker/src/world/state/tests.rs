@@ -16,6 +16,7 @@ use atoll_overlay::SignedStatement;
 
 use super::*;
 use crate::chain_view::LeaseView;
+use crate::link::dial::OperatorName;
 use crate::supervisor::spec::LimitSpec;
 use crate::world::store::Records;
 
@@ -121,6 +122,19 @@ fn view() -> OrderView {
     view_of(&signed(&spec()))
 }
 
+/// The operator of every test that needs one only.
+fn own() -> OperatorName {
+    OperatorName("own".into())
+}
+
+fn other() -> OperatorName {
+    OperatorName("other".into())
+}
+
+fn ours(event: LinkEvent) -> Event {
+    Event::Link { operator: own(), event }
+}
+
 struct Bench {
     state: State,
     now: UnixMs,
@@ -128,7 +142,7 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        Self { state: State::new(me(), Records::default()), now: NOW }
+        Self { state: State::new(me(), Records::default(), &[own(), other()]), now: NOW }
     }
 
     fn after_ms(&mut self, ms: u64) -> &mut Self {
@@ -141,7 +155,7 @@ impl Bench {
     }
 
     fn receive(&mut self, body: Body) -> Effects {
-        self.event(Event::Link(LinkEvent::Received(Box::new(body))))
+        self.event(ours(LinkEvent::Received(Box::new(body))))
     }
 
     fn start(&mut self, start: StartPod) -> Effects {
@@ -201,7 +215,7 @@ fn endpoint() -> SocketAddr {
 
 fn result(effects: &Effects) -> Option<CommandResult> {
     effects.iter().find_map(|effect| match effect {
-        Effect::Send(Body::CommandResult(result)) => Some(result.clone()),
+        Effect::Send { body: Body::CommandResult(result), .. } => Some(result.clone()),
         _ => None,
     })
 }
@@ -215,7 +229,7 @@ fn code(effects: &Effects) -> String {
 
 fn reports(effects: &Effects) -> Vec<PodReport> {
     let report = |effect: &Effect| match effect {
-        Effect::Send(Body::PodReport(report)) => Some(report.clone()),
+        Effect::Send { body: Body::PodReport(report), .. } => Some(report.clone()),
         _ => None,
     };
     effects.iter().filter_map(report).collect()
@@ -415,7 +429,7 @@ fn a_fence_never_goes_back_not_even_after_a_restart() {
     let refused = bench.start(start_of(2, 1, &signed(&spec())));
     assert_eq!(code(&refused), "stale_fence");
     let records = bench.state.records();
-    let mut restarted = Bench { state: State::new(me(), records), now: NOW };
+    let mut restarted = Bench { state: State::new(me(), records, &[own(), other()]), now: NOW };
     assert_eq!(code(&restarted.start(start_of(3, 1, &signed(&spec())))), "stale_fence");
     assert_eq!(restarted.start(start_of(4, 2, &signed(&spec()))), [Effect::ReadOrder(key(60))]);
 }
@@ -429,7 +443,7 @@ fn two_starts_with_one_fence_cannot_both_win() {
     let codes: Vec<String> = effects
         .iter()
         .filter_map(|effect| match effect {
-            Effect::Send(Body::CommandResult(result)) => Some(result.code.clone()),
+            Effect::Send { body: Body::CommandResult(result), .. } => Some(result.code.clone()),
             _ => None,
         })
         .collect();
@@ -468,9 +482,9 @@ fn a_command_that_comes_again_is_answered_again_and_done_once() {
 #[test]
 fn a_roster_carries_whom_the_chain_lets_vouch() {
     let mut bench = Bench::prepared();
-    let own = bench.state.pods[&pod(1)].report().statement;
-    let peer = vec![6; own.len()];
-    assert_eq!(bench.roster(1, true, vec![own, peer.clone()]), [Effect::ReadOrder(key(60))]);
+    let mine = bench.state.pods[&pod(1)].report().statement;
+    let peer = vec![6; mine.len()];
+    assert_eq!(bench.roster(1, true, vec![mine, peer.clone()]), [Effect::ReadOrder(key(60))]);
     let effects = bench.chain(Ok(Some(view())));
     let Some(Effect::Roster { members, authorised, run: Some(run), .. }) =
         effects.iter().find(|effect| matches!(effect, Effect::Roster { .. }))
@@ -486,7 +500,7 @@ fn a_roster_carries_whom_the_chain_lets_vouch() {
     let command = "cmd_roster_1".to_owned();
     let effects = bench.news(1, PodNews::RosterTaken { command, refused: vec![], launched: true });
     assert_eq!((code(&effects).as_str(), states(&effects)), ("", vec!["running".to_owned()]));
-    assert_eq!(bench.state.presence(vec![]).running, [pod(1).to_string()]);
+    assert_eq!(bench.state.presence(&own(), vec![]).running, [pod(1).to_string()]);
 }
 
 #[test]
@@ -598,25 +612,25 @@ fn an_extended_lease_extends_its_pod() {
 fn a_restarted_worker_takes_up_what_runs_and_ends_the_rest() {
     let records = Bench::running().state.records();
     let found = |now| vec![Found { pod: pod(1), now }, Found { pod: pod(9), now: FoundState::Running }];
-    let mut bench = Bench { state: State::new(me(), records.clone()), now: NOW };
+    let mut bench = Bench { state: State::new(me(), records.clone(), &[own(), other()]), now: NOW };
     let effects = bench.event(Event::Found(found(FoundState::Running)));
     assert!(effects.contains(&Effect::Forget { pod: pod(9) }) && stops(&effects));
     assert!(effects.contains(&Effect::ReadOrder(key(60))), "the chain is asked at once");
-    let presence = bench.state.presence(vec![]);
+    let presence = bench.state.presence(&own(), vec![]);
     assert_eq!((presence.running.len(), presence.pods[0].state.as_str()), (1, "running"));
     assert!(!presence.pods[0].statement.is_empty());
     assert!(!stops(&bench.chain(Ok(Some(view())))));
 
-    let mut bench = Bench { state: State::new(me(), records), now: NOW };
+    let mut bench = Bench { state: State::new(me(), records, &[own(), other()]), now: NOW };
     bench.event(Event::Found(vec![]));
-    let [report] = bench.state.presence(vec![]).pods.try_into().unwrap();
+    let [report] = bench.state.presence(&own(), vec![]).pods.try_into().unwrap();
     assert_eq!((report.state.as_str(), report.exit_code), ("exited", -1));
 }
 
 #[test]
 fn a_worker_that_restarts_after_its_lease_was_released_ends_the_pod() {
     let records = Bench::running().state.records();
-    let mut bench = Bench { state: State::new(me(), records), now: NOW };
+    let mut bench = Bench { state: State::new(me(), records, &[own(), other()]), now: NOW };
     bench.event(Event::Found(vec![Found { pod: pod(1), now: FoundState::Running }]));
     let mut view = view();
     view.leases[0].slots.clear();
@@ -629,7 +643,7 @@ fn ended_pods_are_forgotten_after_a_while() {
     bench.news(1, PodNews::Ended { code: Some(0), reason: String::new() });
     assert!(!bench.after_ms(599_000).event(Event::Tick).contains(&Effect::Forget { pod: pod(1) }));
     assert!(bench.after_ms(1_000).event(Event::Tick).contains(&Effect::Forget { pod: pod(1) }));
-    assert!(bench.state.presence(vec![]).pods.is_empty());
+    assert!(bench.state.presence(&own(), vec![]).pods.is_empty());
 }
 
 #[test]
@@ -644,11 +658,12 @@ fn usage_is_kept_while_the_link_is_down_and_said_when_it_stands() {
         cpu_ms: 0,
         head: Digest([0; 32]),
     };
-    let is_usage = |effects: &Effects| effects.iter().any(|effect| matches!(effect, Effect::Send(Body::Usage(_))));
+    let is_usage =
+        |effects: &Effects| effects.iter().any(|effect| matches!(effect, Effect::Send { body: Body::Usage(_), .. }));
     assert!(!is_usage(&bench.event(Event::Metered(said(1_000).sign(&device())))));
     bench.event(Event::Metered(said(2_000).sign(&device())));
-    let up = bench.event(Event::Link(LinkEvent::Up { resumed: false }));
-    let [Effect::Send(Body::Usage(usage))] = up.as_slice() else { panic!("{up:?}") };
+    let up = bench.event(ours(LinkEvent::Up { resumed: false }));
+    let [Effect::Send { body: Body::Usage(usage), .. }] = up.as_slice() else { panic!("{up:?}") };
     let signed: SignedUsage = serde_json::from_slice(&usage.signed).unwrap();
     assert_eq!(signed.verify(&device().public()).unwrap().served_ms, 2_000);
     assert!(is_usage(&bench.event(Event::Metered(said(3_000).sign(&device())))));
@@ -663,7 +678,7 @@ fn streams_lead_to_running_pods_only() {
             target: Some(if port { open_stream::Target::Port(8265) } else { open_stream::Target::OutputFrom(0) }),
         })
     };
-    let opens = |effects: Effects| matches!(effects.as_slice(), [Effect::OpenStream(_)]);
+    let opens = |effects: Effects| matches!(effects.as_slice(), [Effect::OpenStream { .. }]);
     let refuses = |effects: Effects| matches!(effects.as_slice(), [Effect::RefuseStream { .. }]);
     assert!(refuses(Bench::new().receive(ask(true))));
     assert!(refuses(Bench::prepared().receive(ask(true))));
@@ -680,7 +695,7 @@ fn a_suspension_is_cleared_once_the_link_has_stood_for_a_while() {
         SlotView { device_key: device().public(), suspended: true, draining: false, ask_uusd: 1, devices: 1, model: 1 };
     let mut bench = Bench::new();
     assert!(bench.event(Event::Slot(slot)).is_empty());
-    bench.event(Event::Link(LinkEvent::Up { resumed: false }));
+    bench.event(ours(LinkEvent::Up { resumed: false }));
     assert!(bench.after_ms(9_000).event(Event::Slot(slot)).is_empty());
     assert_eq!(bench.after_ms(1_000).event(Event::Slot(slot)), [Effect::ResumeSlot]);
     assert!(bench.after_ms(10_000).event(Event::Slot(slot)).is_empty(), "not again at once");
