@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -34,6 +35,50 @@ pub struct Config {
     pub requests_per_s: u32,
     /// Requests that it may make at once after a pause.
     pub requests_burst: u32,
+    /// Which epochs this operator attests, where several hold one attestor key: turn `k` of `n`, written `k/n`.
+    pub attest_turn: Turn,
+    /// How long an order may be over and not closed before this operator settles it in the place of one that is gone,
+    /// in seconds.
+    pub orphan_grace_s: u32,
+}
+
+/// A share of all epochs: those whose index leaves `k` when divided by `n`.
+///
+/// Operators that hold one attestor key have different turns of the same `n`: no index is ever theirs both, so they
+/// cannot vote for two roots of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turn {
+    k: u64,
+    n: u64,
+}
+
+impl Default for Turn {
+    fn default() -> Self {
+        Self { k: 0, n: 1 }
+    }
+}
+
+impl Turn {
+    /// The latest index of this turn that is at most `index`; none when all of its are later.
+    #[must_use]
+    pub const fn latest(self, index: u64) -> Option<u64> {
+        match (index % self.n).checked_sub(self.k) {
+            Some(past) => index.checked_sub(past),
+            None => index.checked_sub(index % self.n + self.n - self.k),
+        }
+    }
+}
+
+impl FromStr for Turn {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parts = text.split_once('/').and_then(|(k, n)| Some((k.parse().ok()?, n.parse().ok()?)));
+        match parts {
+            Some((k, n)) if k < n && n <= 64 => Ok(Self { k, n }),
+            _ => Err("it must be two numbers `k/n` with k below n and n at most 64, for example `0/2`"),
+        }
+    }
 }
 
 /// The TOML file: every field optional, none unknown.
@@ -64,6 +109,10 @@ pub struct Overrides {
     pub requests_per_s: Option<u32>,
     /// See [`Config::requests_burst`].
     pub requests_burst: Option<u32>,
+    /// See [`Config::attest_turn`].
+    pub attest_turn: Option<String>,
+    /// See [`Config::orphan_grace_s`].
+    pub orphan_grace_s: Option<u32>,
 }
 
 /// Why a configuration is not usable.
@@ -128,6 +177,13 @@ impl Config {
             connections_max: given.connections_max.unwrap_or(8192),
             requests_per_s: given.requests_per_s.unwrap_or(50),
             requests_burst: given.requests_burst.unwrap_or(200),
+            attest_turn: match given.attest_turn {
+                None => Turn::default(),
+                Some(value) => value
+                    .parse()
+                    .map_err(|rule| ConfigError::Range { field: "attest_turn", value: value.clone(), rule })?,
+            },
+            orphan_grace_s: given.orphan_grace_s.unwrap_or(60),
             state,
         };
         config.check()?;
@@ -172,6 +228,8 @@ impl Overrides {
             connections_max: self.connections_max.or(below.connections_max),
             requests_per_s: self.requests_per_s.or(below.requests_per_s),
             requests_burst: self.requests_burst.or(below.requests_burst),
+            attest_turn: self.attest_turn.or(below.attest_turn),
+            orphan_grace_s: self.orphan_grace_s.or(below.orphan_grace_s),
         }
     }
 }
@@ -204,5 +262,21 @@ mod tests {
         assert!(error("state = '/s'").contains("--rpc"));
         assert!(error("state = '/s'\nrpc = 'x'\nheartbeat_ms = 0").contains("100 to 60000"));
         assert!(error("state = '/s'\nrpc = 'x'\nrequests_per_s = 0").contains("above 0"));
+        for turn in ["2/2", "0", "0/0", "-1/2", "0/65", "x/y"] {
+            assert!(error(&format!("state = '/s'\nrpc = 'x'\nattest_turn = '{turn}'")).contains("k below n"), "{turn}");
+        }
+    }
+
+    #[test]
+    fn turns_share_out_every_epoch_once() {
+        let turns: Vec<Turn> = ["0/3", "1/3", "2/3"].map(|turn| turn.parse().unwrap()).to_vec();
+        for index in 0..20 {
+            let whose: Vec<bool> = turns.iter().map(|turn| turn.latest(index) == Some(index)).collect();
+            assert_eq!(whose.iter().filter(|mine| **mine).count(), 1, "epoch {index}");
+        }
+        let latest = |index| turns.iter().map(|turn| turn.latest(index)).collect::<Vec<_>>();
+        assert_eq!(latest(0), [Some(0), None, None]);
+        assert_eq!(latest(7), [Some(6), Some(7), Some(5)]);
+        assert_eq!(Turn::default().latest(9), Some(9));
     }
 }

@@ -55,6 +55,40 @@ impl Wake {
     }
 }
 
+/// Whether the store is known to be up to what the operator keeps beside it. Set until a node begins to look.
+#[derive(Clone, Debug)]
+pub struct CaughtUp(Arc<watch::Sender<bool>>);
+
+impl Default for CaughtUp {
+    fn default() -> Self {
+        Self(Arc::new(watch::Sender::new(true)))
+    }
+}
+
+impl CaughtUp {
+    /// It is not known yet.
+    pub(crate) fn unset(&self) {
+        self.0.send_replace(false);
+    }
+
+    /// It is.
+    pub(crate) fn set(&self) {
+        self.0.send_replace(true);
+    }
+
+    /// Whether it is.
+    #[must_use]
+    pub fn is_set(&self) -> bool {
+        *self.0.borrow()
+    }
+
+    /// Waits until it is.
+    pub(crate) async fn wait(&self) {
+        // The sender lives as long as this, so waiting cannot fail.
+        drop(self.0.subscribe().wait_for(|known| *known).await);
+    }
+}
+
 /// One control node.
 #[derive(Debug)]
 pub struct Control {
@@ -76,6 +110,8 @@ pub struct Control {
     pub world: Arc<dyn World>,
     /// What is counted of tenants.
     pub(crate) tenants: Tenants,
+    /// Whether the store is up to date with the operator's notes.
+    pub caught_up: CaughtUp,
     /// Wakes the reconcilers.
     pub wake: Wake,
 }
@@ -106,6 +142,7 @@ impl Control {
             links: Links::new(Arc::clone(&world)),
             market: Market::default(),
             tenants: Tenants::default(),
+            caught_up: CaughtUp::default(),
             wake: Wake::default(),
             config,
             store,

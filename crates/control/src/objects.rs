@@ -30,6 +30,8 @@ pub const OBJECTS_MAX: u64 = 100_000;
 pub const BYTES_MAX: u64 = 64 << 30;
 /// The most output kept of one job, in bytes: 256 MiB.
 pub const LOG_BYTES_MAX: u64 = 256 << 20;
+/// The largest note: the leaves of an epoch, 250 bytes each, of the 2^17 leases that one operator has at most.
+const NOTE_BYTES_MAX: u64 = 32 << 20;
 /// The most bytes that one [`Objects::read_log`] gives.
 const LOG_READ_MAX: u64 = 1 << 20;
 
@@ -334,6 +336,70 @@ impl Objects {
         let (start, end) = (from - at, length.min(from - at + LOG_READ_MAX));
         let path = Path::from(format!("jobs/{job}/log/{at:020}"));
         Ok(self.engine.get_range(&path, start..end).await?)
+    }
+
+    /// Writes a note of the operator's own, whole or not at all. With `once` the first one stays; false when another
+    /// content is there.
+    ///
+    /// # Errors
+    /// [`ObjectError::Engine`].
+    pub(crate) async fn put_note(&self, path: &str, text: String, once: bool) -> Result<bool> {
+        let mode = if once { PutMode::Create } else { PutMode::Overwrite };
+        let options = PutOptions { mode, ..PutOptions::default() };
+        let bytes = Bytes::from(text);
+        match self.engine.put_opts(&Path::from(path), PutPayload::from_bytes(bytes.clone()), options).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::AlreadyExists { .. }) => {
+                Ok(self.engine.get(&Path::from(path)).await?.bytes().await? == bytes)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// A note; none when it is not there.
+    ///
+    /// # Errors
+    /// [`ObjectError::Corrupt`] when it is longer than any note or no text.
+    pub(crate) async fn note(&self, path: &str) -> Result<Option<String>> {
+        let Some(got) = found(self.engine.get(&Path::from(path)).await)? else { return Ok(None) };
+        if got.meta.size > NOTE_BYTES_MAX {
+            return Err(ObjectError::Corrupt(format!("{path} has {} bytes", got.meta.size)));
+        }
+        let bytes = got.bytes().await?;
+        let text = String::from_utf8(bytes.to_vec()).map_err(|_| ObjectError::Corrupt(format!("{path} is no text")))?;
+        Ok(Some(text))
+    }
+
+    /// The paths of all notes below a folder, in order.
+    ///
+    /// # Errors
+    /// [`ObjectError::Engine`].
+    pub(crate) async fn notes(&self, folder: &str) -> Result<Vec<String>> {
+        let listed: Vec<_> = self.engine.list(Some(&Path::from(folder))).try_collect().await?;
+        let mut paths: Vec<String> = listed.into_iter().map(|object| object.location.to_string()).collect();
+        paths.sort_unstable();
+        Ok(paths)
+    }
+
+    /// What lies directly in a folder: the names of its own folders, in order.
+    ///
+    /// # Errors
+    /// [`ObjectError::Engine`].
+    pub(crate) async fn folders(&self, folder: &str) -> Result<Vec<String>> {
+        let listed = self.engine.list_with_delimiter(Some(&Path::from(folder))).await?;
+        let name = |path: Path| path.filename().map(str::to_owned);
+        let mut names: Vec<String> = listed.common_prefixes.into_iter().filter_map(name).collect();
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// Makes a blob of one owner another's too. One that is not there stays away.
+    ///
+    /// # Errors
+    /// [`ObjectError::Engine`].
+    pub(crate) async fn share_blob(&self, from: Owner, to: Owner, sha256: &Digest) -> Result<()> {
+        let copied = self.engine.copy(&Self::blob_path(from, sha256), &Self::blob_path(to, sha256)).await;
+        found(copied).map(drop)
     }
 }
 

@@ -20,6 +20,18 @@ impl OverlayIndex {
         if index < Self::MAX { Some(Self(index)) } else { None }
     }
 
+    /// The index of an address; none when it is no pod's.
+    #[must_use]
+    pub const fn of_address(address: Ipv4Addr) -> Option<Self> {
+        match address.octets() {
+            [10, 77, high, low] => match u16::from_be_bytes([high, low]).checked_sub(1) {
+                Some(index) => Self::new(index),
+                None => None,
+            },
+            _ => None,
+        }
+    }
+
     /// The number itself.
     #[must_use]
     pub const fn get(self) -> u16 {
@@ -107,5 +119,12 @@ mod tests {
         assert_eq!(OverlayIndex(254).address(), Ipv4Addr::new(10, 77, 0, 255));
         assert_eq!(OverlayIndex(255).address(), Ipv4Addr::new(10, 77, 1, 0));
         assert_eq!(OverlayIndex::new(OverlayIndex::MAX), None);
+        for index in [0, 1, 254, 255, OverlayIndex::MAX - 1] {
+            let index = OverlayIndex(index);
+            assert_eq!(OverlayIndex::of_address(index.address()), Some(index));
+        }
+        for foreign in [[10, 77, 0, 0], [10, 78, 0, 1], [10, 77, 255, 255]] {
+            assert_eq!(OverlayIndex::of_address(Ipv4Addr::from(foreign)), None);
+        }
     }
 }

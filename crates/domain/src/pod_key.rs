@@ -85,6 +85,13 @@ pub fn key(signed: &[u8]) -> Option<[u8; 32]> {
     signed.try_into().ok().map(key_of)
 }
 
+/// The overlay address that a statement which was checked before is about; none when the length is wrong.
+#[must_use]
+pub fn overlay_address(signed: &[u8]) -> Option<Ipv4Addr> {
+    let whole: &[u8; SIGNED_BYTES] = signed.try_into().ok()?;
+    Some(Ipv4Addr::new(whole[64], whole[65], whole[66], whole[67]))
+}
+
 fn key_of(whole: &[u8; SIGNED_BYTES]) -> [u8; 32] {
     let mut key = [0; 32];
     key.copy_from_slice(&whole[68..100]);

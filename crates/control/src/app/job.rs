@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use atoll_domain::cluster::PodState;
+use atoll_domain::id::JobId;
 use atoll_domain::job::{JobOutcome, JobSpec, JobState};
 use atoll_domain::time::UnixMs;
 
@@ -76,6 +77,12 @@ pub async fn end(control: &Control, job: &Job, outcome: JobOutcome, reason: &str
         now.refusals.clear();
     })
     .await
+}
+
+/// The name of an attempt at the runtime.
+#[must_use]
+pub fn submission_name(job: JobId, attempt: u32) -> String {
+    format!("{job}-{attempt}")
 }
 
 /// Pods that count now: of the job's current fence and not over.

@@ -22,7 +22,7 @@ use futures_util::Stream;
 use super::auth::Caller;
 use super::market::MarketView;
 use super::order::{self, Terms};
-use super::{job, quotes};
+use super::{adopt, job, pod_token, quotes};
 use crate::control::Control;
 use crate::error::{ApiError, Code};
 use crate::objects::{ObjectError, Owner};
@@ -65,7 +65,11 @@ struct Checked {
 /// The first check that fails, in words; nothing is left behind then.
 pub async fn submit(control: &Control, view: &MarketView, submission: Submission) -> Result<Job, ApiError> {
     let checked = check(control, view, &submission)?;
-    let known = control.store.job_by_order(&checked.spec.order).await?;
+    let known = match control.store.job_by_order(&checked.spec.order).await? {
+        Some(known) => Some(known),
+        // Accepted before the store was lost: a retry must find the same job.
+        None => adopt::by_order(control, &checked.spec.order).await.map_err(ApiError::internal)?,
+    };
     // A retry of an accepted submission must not fail because its own order has taken money and devices by now.
     if known.is_none() {
         check_bundle(control, &submission.caller, &checked.spec).await?;
@@ -75,6 +79,7 @@ pub async fn submit(control: &Control, view: &MarketView, submission: Submission
     let new = new_job(control, &submission, checked);
     let id = match control.store.job_accept(&new, control.now()).await? {
         Accepted::New => {
+            adopt::keep(control, &new.job).await.map_err(ApiError::internal)?;
             tracing::info!(job = %new.job.id, order = %new.job.order, user = %new.job.user, "job accepted");
             control.wake.signal();
             return Ok(new.job);
@@ -94,7 +99,9 @@ pub async fn submit(control: &Control, view: &MarketView, submission: Submission
             return Err(ApiError::new(Code::OrderTaken, message));
         }
     };
-    control.store.job(id).await?.ok_or_else(|| ApiError::not_found("job"))
+    let again = control.store.job(id).await?.ok_or_else(|| ApiError::not_found("job"))?;
+    adopt::keep(control, &again).await.map_err(ApiError::internal)?;
+    Ok(again)
 }
 
 /// Checks what needs neither chain nor store: form, bounds, signatures, and that all parts say the same.
@@ -203,10 +210,11 @@ fn new_job(control: &Control, submission: &Submission, checked: Checked) -> NewJ
     let now = control.now();
     let Checked { signed, spec, transaction, terms } = checked;
     let message = format!("accepted: {} {} devices for at most {} s", spec.devices, spec.model, spec.seconds_max);
+    let cluster = ClusterId::from_random(control.random());
     let job = Job {
         id: JobId::from_random(control.random()),
         user: submission.caller.user.id,
-        cluster: ClusterId::from_random(control.random()),
+        cluster,
         name: spec.name,
         spec: signed.bytes,
         spec_signature: signed.signature,
@@ -215,7 +223,7 @@ fn new_job(control: &Control, submission: &Submission, checked: Checked) -> NewJ
         escrow: terms.escrow.0,
         created: now,
         generation: 1,
-        now: first(now, hex::encode(control.random::<32>())),
+        now: first(now, pod_token::of_runtime(&control.keys.pod_secret, cluster)),
     };
     NewJob {
         job,
@@ -228,7 +236,7 @@ fn new_job(control: &Control, submission: &Submission, checked: Checked) -> NewJ
 }
 
 /// The changing part of a job that has just been accepted.
-fn first(now: atoll_domain::time::UnixMs, runtime_token: String) -> JobNow {
+pub(super) fn first(now: atoll_domain::time::UnixMs, runtime_token: String) -> JobNow {
     JobNow {
         state: JobState::Ordering,
         outcome: None,
@@ -252,6 +260,8 @@ fn first(now: atoll_domain::time::UnixMs, runtime_token: String) -> JobNow {
         leases: Vec::new(),
         since: now,
         ended: None,
+        adopting: None,
+        carried: std::collections::BTreeMap::new(),
     }
 }
 

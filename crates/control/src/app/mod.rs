@@ -1,10 +1,12 @@
 //! The verbs of the business, one file per noun. No HTTP, no SQL.
 
+pub mod adopt;
 pub mod auth;
 pub mod candidates;
 pub mod chain;
 pub mod job;
 pub mod jobs;
+pub mod kept;
 pub mod leaves;
 pub mod market;
 pub mod order;

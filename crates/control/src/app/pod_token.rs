@@ -3,12 +3,14 @@
 //! `<pod id>.<HMAC-SHA-256 in hexadecimal>`: nothing is stored, any node with the operator's secret can check it. It
 //! says only which pod speaks; whether that pod still counts is looked up on every request.
 
-use atoll_domain::id::PodId;
+use atoll_domain::id::{ClusterId, PodId};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
 /// Put before the pod's id.
 const SEPARATOR: &[u8] = b"atoll/pod-token/1";
+/// Put before the cluster's id.
+const RUNTIME_SEPARATOR: &[u8] = b"atoll/runtime-token/1";
 /// SHA-256's block, in bytes (RFC 2104).
 const BLOCK_BYTES: usize = 64;
 
@@ -30,12 +32,19 @@ pub fn check(secret: &[u8; 32], token: &str) -> Option<PodId> {
     bool::from(shown.ct_eq(&mac(secret, pod))).then_some(pod)
 }
 
+/// The access token of a cluster's runtime: fresh per cluster, known to every node of the operator and to nobody else,
+/// and the same again when the store was lost.
+#[must_use]
+pub fn of_runtime(secret: &[u8; 32], cluster: ClusterId) -> String {
+    hex::encode(hmac_sha256(secret, &[RUNTIME_SEPARATOR, cluster.to_string().as_bytes()].concat()))
+}
+
 fn mac(secret: &[u8; 32], pod: PodId) -> [u8; 32] {
     hmac_sha256(secret, &[SEPARATOR, pod.to_string().as_bytes()].concat())
 }
 
 /// HMAC-SHA-256 (RFC 2104) with a key that is at most one block long.
-fn hmac_sha256(key: &[u8], message: &[u8]) -> [u8; 32] {
+pub(crate) fn hmac_sha256(key: &[u8], message: &[u8]) -> [u8; 32] {
     let pad = |byte: u8| {
         let mut block = [byte; BLOCK_BYTES];
         block.iter_mut().zip(key).for_each(|(out, key)| *out ^= key);

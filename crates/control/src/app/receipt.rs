@@ -15,7 +15,7 @@ use atoll_interface::settlement::{FeeSplit, Pay};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use super::leaves;
+use super::{kept, leaves};
 use super::market::MarketView;
 use crate::control::Control;
 use crate::store::rows::{self, ChainTxState, Epoch, Job, OrderTerms};
@@ -25,8 +25,8 @@ use crate::store::rows::{self, ChainTxState, Epoch, Job, OrderTerms};
 /// # Errors
 /// When the store fails, or the job's records are incomplete.
 pub async fn write(control: &Control, job: &Job) -> anyhow::Result<()> {
-    if control.store.receipt(job.id).await?.is_some() {
-        return Ok(());
+    if let Some(written) = control.store.receipt(job.id).await? {
+        return Ok(kept::put_receipt(control, job, &written).await?);
     }
     let Some(market) = control.market.snapshot() else { anyhow::bail!("the chain has not answered yet") };
     let Some(terms) = job.now.terms else { anyhow::bail!("the order's terms were not written down") };
@@ -61,6 +61,7 @@ pub async fn write(control: &Control, job: &Job) -> anyhow::Result<()> {
     };
     let receipt = Receipt::seal(&body, &control.keys.node)?;
     let text = serde_json::to_string(&receipt)?;
+    kept::put_receipt(control, job, &text).await?;
     control.store.receipt_put(job.id, &Digest::of(text.as_bytes()), &text).await?;
     Ok(())
 }

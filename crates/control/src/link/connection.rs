@@ -67,6 +67,8 @@ impl From<crate::store::StoreError> for End {
 pub(super) struct Link {
     pub(super) control: Arc<Control>,
     pub(super) worker: Worker,
+    /// Leases looked up on the chain for pods that no job here has.
+    pub(super) looked_up: u32,
     connection: Connection,
     sink: SplitSink<WebSocket, Message>,
 }
@@ -84,7 +86,7 @@ pub(super) async fn run(control: Arc<Control>, peer: Peer, socket: WebSocket) {
     let (connection, resumed, received) =
         control.links.begin(worker.id, (hello.resume_session, hello.resume_ack), fresh);
     let id = worker.id;
-    let mut link = Link { control, worker, connection, sink };
+    let mut link = Link { control, worker, looked_up: 0, connection, sink };
     tracing::info!(worker = %id, resumed, address = %peer.address, "worker linked");
     let end = match link.welcome(resumed, received, &hello).await {
         Ok(()) => link.talk(&mut frames).await,

@@ -1,8 +1,7 @@
 //! Carries out what a linked worker says. Everything is idempotent, because a worker repeats what it thinks was lost.
 //!
 //! A worker is believed about its own pods and nothing else: a pod that the store has on another worker, under another
-//! lease or another fence is left alone, and so is one that the store does not know (an old order's, which its worker
-//! stops by itself).
+//! lease or another fence is left alone. One that the store does not know is `strays`'.
 
 use std::collections::BTreeSet;
 
@@ -14,6 +13,7 @@ use atoll_domain::meter::SignedUsage;
 use atoll_domain::pod_key::{self, Expected};
 
 use super::connection::{End, Link};
+use super::strays;
 use crate::app::job;
 use crate::error::Code;
 use crate::store::rows::{CommandAnswer, Pod, PodChange};
@@ -23,12 +23,12 @@ const RUNNING_MAX: usize = 256;
 /// The longest text a worker sends: reasons, codes.
 const WORDS_MAX: usize = 1000;
 
-fn refused(why: impl Into<String>) -> End {
+pub(super) fn refused(why: impl Into<String>) -> End {
     End::Refused(Code::LinkBadFrame, why.into())
 }
 
 /// The first characters of what a worker says, without control characters.
-fn words(text: &str) -> String {
+pub(super) fn words(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(WORDS_MAX).collect()
 }
 
@@ -56,7 +56,7 @@ pub(super) async fn hello(link: &mut Link, reports: &[PodReport]) -> Result<(), 
             change_pod(link, &pod, &change).await?;
         }
     }
-    Ok(())
+    strays::unnamed(link, |stray| named.contains(stray.to_string().as_str())).await
 }
 
 async fn pod_report(link: &mut Link, report: &PodReport) -> Result<(), End> {
@@ -66,8 +66,7 @@ async fn pod_report(link: &mut Link, report: &PodReport) -> Result<(), End> {
         .filter(|state| *state != PodState::Lost)
         .ok_or_else(|| refused("a pod in a state that no worker reports"))?;
     let Some(pod) = link.control.store.pod(id).await? else {
-        tracing::info!(worker = %link.worker.id, pod = %id, "a report about an unknown pod");
-        return Ok(());
+        return strays::report(link, id, state, report).await;
     };
     let same_lease = report.lease.is_empty() || report.lease == pod.lease.0;
     if pod.worker != link.worker.id || pod.fence != report.fence || !same_lease {
@@ -134,7 +133,9 @@ async fn usage(link: &mut Link, usage: &Usage) -> Result<(), End> {
     }
     let signed: SignedUsage =
         serde_json::from_slice(&usage.signed).map_err(|error| refused(format!("a usage statement: {error}")))?;
-    let Some(pod) = link.control.store.pod(signed.statement.pod).await? else { return Ok(()) };
+    let Some(pod) = link.control.store.pod(signed.statement.pod).await? else {
+        return strays::usage(link, &signed).await;
+    };
     let own = pod.worker == link.worker.id && pod.lease == signed.statement.lease;
     if !own || signed.verify(&pod.device_key).is_err() {
         tracing::warn!(worker = %link.worker.id, pod = %pod.id, "a usage statement that is not this pod's; ignored");
@@ -166,10 +167,15 @@ pub(super) async fn heartbeat(link: &mut Link, beat: &Heartbeat) -> Result<(), E
     if beat.running.is_empty() {
         return Ok(());
     }
+    let mut unknown: BTreeSet<&str> = beat.running.iter().map(String::as_str).collect();
     for pod in link.control.store.pods_on(link.worker.id).await? {
-        if pod.state == PodState::Running && beat.running.contains(&pod.id.to_string()) {
+        let named = unknown.remove(pod.id.to_string().as_str());
+        if pod.state == PodState::Running && named {
             link.control.links.beat(pod.id, pod.observation);
         }
     }
-    Ok(())
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    strays::beat(link, |stray| unknown.contains(stray.to_string().as_str())).await
 }

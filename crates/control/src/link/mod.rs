@@ -11,6 +11,7 @@ mod inbound;
 mod routes;
 mod session;
 mod stream;
+mod strays;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

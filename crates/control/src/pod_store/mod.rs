@@ -70,8 +70,15 @@ impl FromRequestParts<Door> for Tenant {
             return Err(refused("the credential is not this pod's"));
         }
         let over = || ApiError::new(Code::BadPodToken, "this pod is over, and its credential with it");
+        let later = || ApiError::new(Code::NotReady, "this node looks for what its store has forgotten: try again");
+        if !door.control.caught_up.is_set() {
+            return Err(later());
+        }
         let pod = door.control.store.pod(door.pod).await?.filter(|pod| !pod.state.is_over()).ok_or_else(over)?;
         let job = door.control.store.job(pod.job).await?.filter(|job| !job.now.state.is_final()).ok_or_else(over)?;
+        if job.now.adopting.is_some() {
+            return Err(later());
+        }
         Ok(Self { pod, job })
     }
 }

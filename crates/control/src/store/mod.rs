@@ -25,8 +25,8 @@ use atoll_domain::meter::{Observation, SignedUsage};
 use atoll_domain::time::UnixMs;
 
 use rows::{
-    ApiKey, ChainTx, ChainTxState, Command, CommandAnswer, Epoch, Event, Job, JobChange, NewJob, Pod, PodChange,
-    Reservation, User, Worker,
+    AdoptedJob, ApiKey, ChainTx, ChainTxState, Command, CommandAnswer, Epoch, Event, Job, JobChange, NewJob, Origin,
+    Pod, PodChange, Reservation, Stray, User, Worker,
 };
 
 /// Why the store did not do something.
@@ -149,9 +149,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     async fn pods_on(&self, worker: WorkerId) -> Result<Vec<Pod>>;
     /// Changes a pod if it is not over yet and `change` does not go back to an earlier state; false when it was.
     async fn pod_change(&self, id: PodId, change: &PodChange, events: &[Event]) -> Result<bool>;
-    /// Records a worker's cumulative usage; an older statement than the stored one is ignored.
+    /// Records a worker's cumulative usage of a pod or a stray; an older statement than the stored one is ignored.
     async fn usage_put(&self, pod: PodId, usage: &SignedUsage) -> Result<()>;
-    /// Records what this operator saw of pods, in one write.
+    /// Records what this operator saw of pods and strays, in one write.
     async fn observations_put(&self, seen: &BTreeMap<PodId, Observation>) -> Result<()>;
 
     // Commands to workers (outbox).
@@ -188,6 +188,27 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     async fn receipt_put(&self, job: JobId, sha256: &Digest, receipt: &str) -> Result<()>;
     /// A job's receipt.
     async fn receipt(&self, job: JobId) -> Result<Option<String>>;
+
+    // What the store had lost, and what it never had.
+
+    /// Whose a job is, and under which key it was submitted.
+    async fn job_origin(&self, job: JobId) -> Result<Origin>;
+    /// Takes up a job that this store had lost, with its user and idempotency key, unless a job has its order already;
+    /// gives the one that has it. A user of its id with another wallet is a conflict.
+    async fn job_adopt(&self, new: &AdoptedJob) -> Result<Job>;
+    /// Writes a pod that no job of this store has as its worker reports it. One that is there already does not change
+    /// hands, does not come back from its end, and keeps its meter. The oldest of a worker give way.
+    async fn stray_put(&self, stray: &Stray) -> Result<()>;
+    /// A stray.
+    async fn stray(&self, pod: PodId) -> Result<Option<Stray>>;
+    /// Strays that are not over, on one worker.
+    async fn strays_on(&self, worker: WorkerId) -> Result<Vec<Stray>>;
+    /// Strays of an order, by fence.
+    async fn strays_of(&self, order: &Address) -> Result<Vec<Stray>>;
+    /// Orders that have strays.
+    async fn stray_orders(&self) -> Result<Vec<Address>>;
+    /// Drops an order's strays that were last reported before a time.
+    async fn strays_drop(&self, order: &Address, before: UnixMs) -> Result<()>;
 
     /// Whether the store answers, for `/readyz`.
     async fn ping(&self) -> Result<()>;

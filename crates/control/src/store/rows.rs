@@ -122,6 +122,12 @@ pub struct JobNow {
     pub since: UnixMs,
     /// When the command ended for good.
     pub ended: Option<UnixMs>,
+    /// Since when what the store had forgotten of it is looked for; nothing else touches it meanwhile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adopting: Option<UnixMs>,
+    /// Device-seconds per lease that were attested for pods which the store has lost.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub carried: BTreeMap<Address, u64>,
 }
 
 /// An order's terms as the chain posted them.
@@ -196,6 +202,28 @@ pub struct NewJob {
     pub seal: (PublicKey, [u8; 16]),
     /// Until when the nonce is remembered.
     pub nonce_forget_at: UnixMs,
+    /// The first event.
+    pub event: Event,
+}
+
+/// Whose a job is, and under which key it was submitted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// Its user.
+    pub user: User,
+    /// Idempotency key and digest of the request's body.
+    pub submission: Option<(String, Digest)>,
+}
+
+/// A job that the store had lost.
+#[derive(Clone, Debug)]
+pub struct AdoptedJob {
+    /// Whose it was.
+    pub user: User,
+    /// The job as it will stand, generation 1.
+    pub job: Job,
+    /// Idempotency key and digest of the request's body: the renter's retry is this job.
+    pub submission: Option<(String, Digest)>,
     /// The first event.
     pub event: Event,
 }
@@ -276,6 +304,42 @@ pub struct Pod {
     pub statement: Option<Vec<u8>>,
     /// Exit status, once exited.
     pub exit_code: Option<i32>,
+    /// What the worker claims.
+    pub usage: Option<SignedUsage>,
+    /// What this operator saw.
+    pub observation: Observation,
+}
+
+/// A pod that a worker reports under one of its leases and that no job of this store has: another operator's, or this
+/// one's from before its store was lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stray {
+    /// Its id.
+    pub id: PodId,
+    /// The worker that runs it.
+    pub worker: WorkerId,
+    /// That worker's device key.
+    pub device_key: PublicKey,
+    /// The order that its lease serves, as the chain says.
+    pub order: Address,
+    /// The lease.
+    pub lease: Address,
+    /// The worker's slot.
+    pub at: SlotRef,
+    /// Devices of the lease in each slot.
+    pub mask: u16,
+    /// Its fence.
+    pub fence: u64,
+    /// Where it stands.
+    pub state: PodState,
+    /// Why it is over.
+    pub reason: String,
+    /// Its signed overlay key, once prepared.
+    pub statement: Option<Vec<u8>>,
+    /// Exit status, once exited.
+    pub exit_code: Option<i32>,
+    /// When its worker last spoke of it.
+    pub reported: UnixMs,
     /// What the worker claims.
     pub usage: Option<SignedUsage>,
     /// What this operator saw.

@@ -16,7 +16,7 @@ use atoll_interface::network::epoch_at;
 
 use super::Reconciler;
 use crate::app::chain::{self, Sent};
-use crate::app::leaves;
+use crate::app::{kept, leaves};
 use crate::control::Control;
 use crate::store::rows::{Epoch, EpochLeaf, Job, Pod};
 
@@ -26,19 +26,32 @@ const STOP_S: i64 = 30;
 
 pub(super) struct Epochs {
     control: Arc<Control>,
+    /// The latest epoch whose leaves are known to be kept beside the store.
+    kept: Option<u64>,
 }
 
 /// What was served under one lease, as far as this operator knows.
 #[derive(Debug, Default)]
 struct Served {
     seconds_by_slot: BTreeMap<u16, u64>,
+    /// Device-seconds attested for pods that the store has lost.
+    carried: u64,
     /// Whether all its pods are over.
     over: bool,
 }
 
 impl Epochs {
     pub(super) fn new(control: &Arc<Control>) -> Self {
-        Self { control: Arc::clone(control) }
+        Self { control: Arc::clone(control), kept: None }
+    }
+
+    /// Keeps an epoch's leaves beside the store, then votes for its root.
+    async fn post(&mut self, epoch: &Epoch) -> anyhow::Result<Sent> {
+        if self.kept != Some(epoch.index) {
+            kept::put_epoch(&self.control, epoch).await?;
+            self.kept = Some(epoch.index);
+        }
+        chain::post_epoch(&self.control, epoch).await
     }
 
     /// The leaf of every lease of one job that has a clock. What is final already is left out: it is attested once, so
@@ -63,7 +76,9 @@ impl Epochs {
             if last.is_some_and(|last| last.flags & FLAG_FINAL != 0) && !again {
                 continue;
             }
-            let leaf = leaf(address, &lease, &self.served(address, &pods), last, now)?;
+            let mut served = self.served(address, &pods);
+            served.carried = job.now.carried.get(&address).copied().unwrap_or_default();
+            let leaf = leaf(address, &lease, &served, last, now)?;
             changed |=
                 again || last.is_none_or(|last| (last.device_seconds, last.flags) != (leaf.device_seconds, leaf.flags));
             leaves.insert(address, leaf);
@@ -98,7 +113,7 @@ fn leaf(
     now: i64,
 ) -> anyhow::Result<EpochLeaf> {
     let cap = lease.cap(now).map_err(|error| anyhow::anyhow!("the cap of lease {address}: {error:?}"))?;
-    let total = served.seconds_by_slot.values().fold(0_u64, |total, seconds| total.saturating_add(*seconds));
+    let total = served.seconds_by_slot.values().fold(served.carried, |total, seconds| total.saturating_add(*seconds));
     let before = last.map_or(0, |last| last.device_seconds).max(lease.device_seconds_paid);
     let ended = lease.devices_live == 0 && now >= lease.last_second();
     let is_final = ended && (served.over || now >= lease.last_second().saturating_add(STOP_S));
@@ -133,22 +148,21 @@ impl Reconciler for Epochs {
         let mut redo = None;
         if let Some(latest) = &latest {
             // An epoch begins only when the one before it stands, or can no longer stand.
-            match chain::post_epoch(&self.control, latest).await? {
+            match self.post(latest).await? {
                 Sent::Confirmed => {}
                 Sent::Failed(_) => redo = Some(latest.index),
                 Sent::Waiting | Sent::Expired => return Ok(()),
             }
         }
-        let Some(over) =
-            epoch_at(now, market.network.epoch_zero, market.network.epoch_s).and_then(|at| at.checked_sub(1))
-        else {
-            return Ok(());
-        };
-        if latest.is_some_and(|latest| latest.index >= over) {
+        let over = epoch_at(now, market.network.epoch_zero, market.network.epoch_s).and_then(|at| at.checked_sub(1));
+        let Some(over) = over.and_then(|over| self.control.config.attest_turn.latest(over)) else { return Ok(()) };
+        // A key votes on rising epochs: what is behind its last vote it has said, or left to say, for ever.
+        let voted = chain::next_epoch(&self.control).await?.is_some_and(|next| over < next);
+        if voted || latest.is_some_and(|latest| latest.index >= over) {
             return Ok(());
         }
         let (mut leaves, mut changed) = (BTreeMap::new(), false);
-        for job in self.control.store.jobs_open().await? {
+        for job in self.control.store.jobs_open().await?.into_iter().filter(|job| job.now.adopting.is_none()) {
             changed |= self.leaves_of(&job, now, redo, &mut leaves).await?;
         }
         if !changed {
@@ -158,7 +172,7 @@ impl Reconciler for Epochs {
         let root = leaves::root(&leaves);
         let epoch = Epoch { index: over, root, leaves, created: self.control.now() };
         let epoch = self.control.store.epoch_put(&epoch).await?;
-        chain::post_epoch(&self.control, &epoch).await?;
+        self.post(&epoch).await?;
         self.control.wake.signal();
         Ok(())
     }
@@ -186,7 +200,7 @@ mod tests {
     }
 
     fn served(seconds: u64, over: bool) -> Served {
-        Served { seconds_by_slot: BTreeMap::from([(0, seconds)]), over }
+        Served { seconds_by_slot: BTreeMap::from([(0, seconds)]), carried: 0, over }
     }
 
     #[test]

@@ -20,6 +20,7 @@ impl MarketReader {
 impl Reconciler for MarketReader {
     const NAME: &'static str = "market";
     const PERIOD: Duration = Duration::from_secs(1);
+    const FIRST: bool = true;
 
     async fn run(&mut self) -> anyhow::Result<()> {
         let view = chain::read_market(&self.control).await?;

@@ -4,6 +4,7 @@
 //! reads the store, the chain and the links, decides, writes the intent, acts. Running one twice does no harm, and
 //! failing inside a run is retried by the next one. The list in [`spawn`] is complete.
 
+mod adopt;
 mod epoch;
 mod loss;
 mod market;
@@ -33,6 +34,8 @@ trait Reconciler: Send + 'static {
     const NAME: &'static str;
     /// How often it runs when nothing signals.
     const PERIOD: Duration;
+    /// Whether it runs before the store is known to be up to the operator's notes.
+    const FIRST: bool = false;
 
     /// One run over everything of its kind.
     fn run(&mut self) -> impl Future<Output = anyhow::Result<()>> + Send;
@@ -42,8 +45,10 @@ trait Reconciler: Send + 'static {
 #[must_use]
 pub fn spawn(control: &Arc<Control>, stop: &CancellationToken) -> JoinSet<()> {
     let mut set = JoinSet::new();
+    control.caught_up.unset();
     let mut start = Starter { set: &mut set, control, stop };
     start.reconciler(market::MarketReader::new(control));
+    start.reconciler(adopt::Adoptions::new(control));
     start.reconciler(order::Orders::new(control));
     start.reconciler(placement::Placements::new(control));
     start.reconciler(pods::Pods::new(control));
@@ -63,8 +68,15 @@ struct Starter<'a> {
 impl Starter<'_> {
     fn reconciler<R: Reconciler>(&mut self, mut reconciler: R) {
         let mut signals = self.control.wake.subscribe();
-        let stop = self.stop.clone();
+        let (stop, caught_up) = (self.stop.clone(), self.control.caught_up.clone());
         self.set.spawn(atoll_life::bound(async move {
+            if !R::FIRST {
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return,
+                    () = caught_up.wait() => {}
+                }
+            }
             loop {
                 signals.mark_unchanged();
                 if let Err(error) = reconciler.run().await {
@@ -90,7 +102,7 @@ impl Starter<'_> {
     }
 }
 
-/// Runs `step` for every open job that `wanted` picks; one job's failure does not hold up the others.
+/// Runs `step` for every open job that `wanted` picks and that is not being adopted; one job's failure does not hold up the others.
 async fn for_each_job<F>(
     control: &Control,
     name: &'static str,
@@ -100,7 +112,8 @@ async fn for_each_job<F>(
 where
     F: Future<Output = anyhow::Result<()>>,
 {
-    for job in control.store.jobs_open().await?.into_iter().filter(wanted) {
+    let settled = |job: &Job| job.now.adopting.is_none();
+    for job in control.store.jobs_open().await?.into_iter().filter(settled).filter(wanted) {
         let id: JobId = job.id;
         match step(job).await {
             Ok(()) => {}

@@ -10,7 +10,7 @@ use atoll_interface::layout::Order;
 
 use super::{Reconciler, for_each_job};
 use crate::app::chain::{self, Sent};
-use crate::app::job;
+use crate::app::{adopt, job};
 use crate::control::Control;
 use crate::store::rows::Job;
 
@@ -39,6 +39,8 @@ impl Orders {
             .await?;
             return Ok(());
         }
+        // Before money moves: what would be needed to run the job if the store were lost.
+        adopt::keep(&self.control, &found).await?;
         match chain::send_renters(&self.control, &found).await? {
             // The next run sees the order, or asks again.
             Sent::Confirmed | Sent::Waiting => Ok(()),

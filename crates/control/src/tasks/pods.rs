@@ -17,7 +17,7 @@ use atoll_domain::meter::Observation;
 
 use super::{Reconciler, for_each_job};
 use crate::app::chain::{self, LiveSlot};
-use crate::app::{job, pod_token};
+use crate::app::{job, kept, pod_token};
 use crate::control::Control;
 use crate::store::rows::{Command, Job, Pod, PodChange};
 
@@ -79,7 +79,8 @@ impl Pods {
             let message = format!("{} prepares pod {} ({})", pod.worker, pod.index.address(), pod.role.word());
             events.push(job::event(self.control.now(), "pod", message, &fields));
         }
-        self.control.store.pods_add(job.id, job.generation, &now, &added, &commands, &events).await?;
+        let changed = self.control.store.pods_add(job.id, job.generation, &now, &added, &commands, &events).await?;
+        kept::put_mark(&self.control, &changed.order, &changed.now).await?;
         for pod in &added {
             self.control.links.deliver(pod.worker);
         }

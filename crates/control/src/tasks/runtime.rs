@@ -16,11 +16,11 @@ use atoll_domain::job::{JobOutcome, JobSpec, JobState};
 use atoll_domain::time::UnixMs;
 
 use super::{Reconciler, for_each_job, loss};
-use crate::app::job;
+use crate::app::{job, kept};
 use crate::control::Control;
 use crate::link::{ByteStream, Target};
 use crate::ray::{DASHBOARD_PORT, Ray, RayError, Submission, SubmissionState};
-use crate::store::rows::{Job, Pod};
+use crate::store::rows::{Job, JobNow, Pod};
 
 /// How long a failed command waits for news of a lost machine before the failure counts as its own. The command of a
 /// cluster that loses a machine often fails before the loss is noticed.
@@ -106,27 +106,26 @@ impl Runtimes {
     /// under the same name.
     async fn submit(&self, found: &Job, spec: &JobSpec, head: &Pod, world: usize) -> anyhow::Result<()> {
         let attempt = found.now.attempt + 1;
-        let name = submission_name(found.id, attempt);
+        let name = job::submission_name(found.id, attempt);
         let told = job::event(
             self.control.now(),
             "attempt",
             format!("starts the command, attempt {attempt}"),
             &[("attempt", attempt.to_string())],
         );
-        let changed = job::change_with(
-            &self.control,
-            found,
-            |now| {
-                now.state = JobState::Running;
-                now.attempt = attempt;
-                now.submission = Some(name.clone());
-                now.attempt_log_bytes = 0;
-                now.reason = String::new();
-                now.refusals.clear();
-            },
-            vec![told],
-        )
-        .await?;
+        let begin = |now: &mut JobNow| {
+            now.state = JobState::Running;
+            now.attempt = attempt;
+            now.submission = Some(name.clone());
+            now.attempt_log_bytes = 0;
+            now.reason = String::new();
+            now.refusals.clear();
+        };
+        // First of all: whoever finds the store lost or old must know of the attempt.
+        let mut begun = found.now.clone();
+        begin(&mut begun);
+        kept::put_mark(&self.control, &found.order, &begun).await?;
+        let changed = job::change_with(&self.control, found, begin, vec![told]).await?;
         self.ray(&changed, head).await?.submit(&name, &entry(spec), &attempt_env(spec, attempt, world)).await?;
         Ok(())
     }
@@ -231,11 +230,6 @@ fn in_short(message: &str) -> String {
     let line = message.lines().next().unwrap_or_default();
     let words = line.split_once(", last available logs").map_or(line, |(words, _)| words);
     words.chars().filter(|one| !one.is_control()).take(500).collect()
-}
-
-/// The name of an attempt at Ray.
-fn submission_name(job: JobId, attempt: u32) -> String {
-    format!("{job}-{attempt}")
 }
 
 /// The command line as Ray runs it: in the bundle's folder.

@@ -18,7 +18,7 @@ use atoll_interface::network::epoch_at;
 
 use super::{Reconciler, for_each_job, pods};
 use crate::app::chain::{self, Sent};
-use crate::app::{job, leaves, receipt};
+use crate::app::{job, kept, leaves, receipt};
 use crate::control::Control;
 use crate::store::rows::{Epoch, EpochLeaf, Job, LeaseRecord, Pod};
 
@@ -91,7 +91,9 @@ impl Settlements {
             bring_up(&mut record, order, lease, false);
             records.push(record);
         }
-        Ok(job::change(&self.control, &found, |now| now.leases.extend(records)).await?)
+        let noted = job::change(&self.control, &found, |now| now.leases.extend(records)).await?;
+        kept::put_leases(&self.control, &noted).await?;
+        Ok(noted)
     }
 
     /// Brings a lease's record up to the present; with `leaf`, to where settling that leaf will bring it.
@@ -112,7 +114,10 @@ impl Settlements {
                 }
             }
         });
-        Ok(changed.await?)
+        // Also beside the store, before anybody can close the lease.
+        let noted = changed.await?;
+        kept::put_leases(&self.control, &noted).await?;
+        Ok(noted)
     }
 
     /// Books the newest leaf of a lease whose root is out of its hold. What a last leaf says is written down first: with
@@ -157,6 +162,7 @@ impl Settlements {
     /// After the command's end: stop, release, collect, close, receipt.
     async fn wind_up(&self, found: Job) -> anyhow::Result<()> {
         let control = &self.control;
+        kept::put_ended(control, &found).await?;
         let all = control.store.pods_of(found.id).await?;
         let live: Vec<&Pod> = all.iter().filter(|pod| !pod.state.is_over()).collect();
         if !live.is_empty() {

@@ -153,7 +153,22 @@ pub async fn post_epoch(control: &Control, epoch: &Epoch) -> anyhow::Result<Sent
     let node = node_key(control);
     let attestor = Keypair::from_seed(&control.keys.attestor.seed());
     let vote = build::post_epoch(attestor.address(), node.address(), epoch.index, Hash(epoch.root.0));
-    submit(control, format!("post_epoch/{}", epoch.index), None, &[vote], &[&node, &attestor]).await
+    let sent = submit(control, format!("post_epoch/{}", epoch.index), None, &[vote], &[&node, &attestor]).await?;
+    if !matches!(sent, Sent::Failed(_)) {
+        return Ok(sent);
+    }
+    // A store that was lost forgot the vote, the chain did not.
+    let stands = read::market(control).epoch(epoch.index, &Hash(epoch.root.0)).await?.is_some();
+    Ok(if stands { Sent::Confirmed } else { sent })
+}
+
+/// The first epoch that this operator's attestor key may still vote on; none when it has no seat.
+///
+/// # Errors
+/// When the chain does not answer.
+pub async fn next_epoch(control: &Control) -> anyhow::Result<Option<u64>> {
+    let key = at(&control.keys.attestor.public());
+    Ok(read::market(control).attestor(&key).await?.map(|attestor| attestor.value.next_epoch))
 }
 
 /// Whether an epoch's root is final and out of its hold.
@@ -277,6 +292,16 @@ pub async fn send_renters(control: &Control, job: &Job) -> anyhow::Result<Sent> 
             outbox::send_first(control, &row).await
         }
     }
+}
+
+/// Whether the renter's transaction was executed without error, as far as the chain's node remembers.
+///
+/// # Errors
+/// When the chain does not answer.
+pub async fn renters_executed(control: &Control, job: &Job) -> anyhow::Result<bool> {
+    let transaction = SignedTransaction::from_bytes(job.order_tx.clone())?;
+    let status = control.rpc.status(&transaction.signature()).await?;
+    Ok(status.is_some_and(|status| status.error.is_none()))
 }
 
 /// Writes down that the renter's transaction has landed, if it was that one. For the receipt.

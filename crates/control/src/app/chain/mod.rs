@@ -9,11 +9,13 @@ mod outbox;
 mod read;
 
 pub use ask::{
-    Group, close_lease, close_order, collect_fees, epoch_pays, fill, fill_under_way, groups, post_epoch, release,
-    renters_landed, send_renters, settle,
+    Group, close_lease, close_order, collect_fees, epoch_pays, fill, fill_under_way, groups, next_epoch, post_epoch, release,
+    renters_executed, renters_landed, send_renters, settle,
 };
 pub use outbox::Sent;
-pub use read::{LiveSlot, active_slots, leases, live_slots, order, order_is_closed, page_of, read_market, terms, time};
+pub use read::{
+    LiveSlot, active_slots, lease, leases, live_slots, order, order_is_closed, orders, page_of, read_market, terms, time,
+};
 
 use atoll_domain::key::PublicKey;
 

@@ -71,6 +71,19 @@ pub async fn order_is_closed(control: &Control, job: &Job) -> anyhow::Result<boo
     Ok(!stands && clock.is_some_and(|clock| clock.unix_timestamp > terms.posted_at))
 }
 
+/// Every order on the chain.
+///
+/// # Errors
+/// When the chain does not answer.
+pub async fn orders(control: &Control) -> anyhow::Result<Vec<(Address, Order)>> {
+    let (found, now) = (market(control).orders().await?, time(control).await?);
+    let ripe = |mut order: Order| {
+        order.ripen(now);
+        order
+    };
+    Ok(found.into_iter().map(|it| (PublicKey(it.address.0), ripe(it.value))).collect())
+}
+
 /// An order's terms, for its receipt.
 #[must_use]
 pub const fn terms(order: &Order) -> OrderTerms {
@@ -90,6 +103,14 @@ pub const fn terms(order: &Order) -> OrderTerms {
 pub async fn page_of(control: &Control, address: &Address) -> anyhow::Result<Rows<FleetPage, Slot>> {
     let page = market(control).page(&at(address)).await?;
     Ok(page.ok_or_else(|| anyhow::anyhow!("no fleet page at {address}"))?.value)
+}
+
+/// A lease that is not closed.
+///
+/// # Errors
+/// When the chain does not answer.
+pub async fn lease(control: &Control, address: &Address) -> anyhow::Result<Option<Lease>> {
+    Ok(market(control).lease(&at(address)).await?.map(|found| found.value))
 }
 
 /// All leases of an order that are not closed, as the program would see them now, by number.

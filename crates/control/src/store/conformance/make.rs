@@ -77,6 +77,8 @@ pub(super) fn job_now() -> JobNow {
         leases: Vec::new(),
         since: NOW,
         ended: None,
+        adopting: None,
+        carried: BTreeMap::new(),
     }
 }
 

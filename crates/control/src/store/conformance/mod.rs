@@ -5,6 +5,7 @@
 //! too, over eight handles of one file. With the feature `postgres-tests` a PostgreSQL server is started once per test
 //! process; when its binaries are missing the tests fail with the line that installs them.
 
+mod adopt;
 mod chain;
 mod crash;
 mod devices;
@@ -152,6 +153,11 @@ on_both_engines! {
     chain::transactions_of_a_job_come_in_order,
     chain::the_first_epoch_of_an_index_stays,
     chain::the_first_receipt_stays,
+    adopt::a_lost_job_comes_back_with_its_user_and_its_key,
+    adopt::a_job_that_stands_is_not_replaced,
+    adopt::a_lost_job_never_goes_to_another_wallet,
+    adopt::a_stray_stays_whose_it_is_and_keeps_its_meter,
+    adopt::strays_are_bounded_and_dropped_with_their_order,
     values::words_with_zero_bytes_are_kept_readable,
     values::what_does_not_fit_is_refused_in_words,
     values::the_largest_values_come_back,

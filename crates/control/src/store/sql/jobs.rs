@@ -88,7 +88,7 @@ async fn nonce_remember(tx: &mut Tx<'_>, new: &NewJob, now: UnixMs) -> Result<bo
 }
 
 /// Adds a job; false when another one has its order.
-async fn insert(tx: &mut Tx<'_>, job: &Job) -> Result<bool> {
+pub(super) async fn insert(tx: &mut Tx<'_>, job: &Job) -> Result<bool> {
     let sql = format!(
         "insert into jobs ({COLUMNS}, event_count) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 0) \
          on conflict (order_address) do nothing"

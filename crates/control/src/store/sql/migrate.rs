@@ -21,8 +21,10 @@ pub(in crate::store) struct Migration {
 }
 
 /// All steps; the first is number 1.
-pub(in crate::store) const MIGRATIONS: &[Migration] =
-    &[Migration { name: "first", sql: include_str!("migrations/0001_first.sql") }];
+pub(in crate::store) const MIGRATIONS: &[Migration] = &[
+    Migration { name: "first", sql: include_str!("migrations/0001_first.sql") },
+    Migration { name: "strays", sql: include_str!("migrations/0002_strays.sql") },
+];
 
 /// Held while migrating, so that nodes that start together do it one after the other. Any fixed number: "atoll" in
 /// ASCII.

@@ -3,6 +3,7 @@
 //! One file per family of tables; each operation is a function over a [`Tx`]. This file joins them to the trait: which
 //! run in a transaction, and with what. Text differs between the engines only where [`Dialect`] says so.
 
+mod adopt;
 mod chain;
 mod devices;
 mod jobs;
@@ -21,8 +22,8 @@ use atoll_domain::meter::{Observation, SignedUsage};
 use atoll_domain::time::UnixMs;
 
 use super::rows::{
-    ApiKey, ChainTx, ChainTxState, Command, CommandAnswer, Epoch, Event, Job, JobChange, NewJob, Pod, PodChange,
-    Reservation, User, Worker,
+    AdoptedJob, ApiKey, ChainTx, ChainTxState, Command, CommandAnswer, Epoch, Event, Job, JobChange, NewJob, Origin,
+    Pod, PodChange, Reservation, Stray, User, Worker,
 };
 use super::{Accepted, Result, Store};
 
@@ -265,6 +266,41 @@ impl<E: Engine> Store for Sql<E> {
 
     async fn receipt(&self, job: JobId) -> Result<Option<String>> {
         self.0.read(job, |job, tx| Box::pin(chain::receipt(tx, *job))).await
+    }
+
+    async fn job_origin(&self, job: JobId) -> Result<Origin> {
+        self.0.read(job, |job, tx| Box::pin(adopt::origin(tx, *job))).await
+    }
+
+    async fn job_adopt(&self, new: &AdoptedJob) -> Result<Job> {
+        self.0.write(Serializable, new.clone(), |new, tx| Box::pin(adopt::job(tx, new))).await
+    }
+
+    async fn stray_put(&self, stray: &Stray) -> Result<()> {
+        self.0.write(Serializable, stray.clone(), |stray, tx| Box::pin(adopt::stray_put(tx, stray))).await
+    }
+
+    async fn stray(&self, pod: PodId) -> Result<Option<Stray>> {
+        self.0.read(pod, |pod, tx| Box::pin(adopt::stray_one(tx, *pod))).await
+    }
+
+    async fn strays_on(&self, worker: WorkerId) -> Result<Vec<Stray>> {
+        self.0.read(worker, |worker, tx| Box::pin(adopt::strays_on(tx, *worker))).await
+    }
+
+    async fn strays_of(&self, order: &Address) -> Result<Vec<Stray>> {
+        self.0.read(*order, |order, tx| Box::pin(adopt::strays_of(tx, order))).await
+    }
+
+    async fn stray_orders(&self) -> Result<Vec<Address>> {
+        self.0.read((), |(), tx| Box::pin(adopt::stray_orders(tx))).await
+    }
+
+    async fn strays_drop(&self, order: &Address, before: UnixMs) -> Result<()> {
+        let arguments = (*order, before);
+        self.0
+            .write(Serializable, arguments, |(order, before), tx| Box::pin(adopt::strays_drop(tx, order, *before)))
+            .await
     }
 
     async fn ping(&self) -> Result<()> {

@@ -10,9 +10,9 @@ use atoll_domain::worker::SlotRef;
 
 use super::super::rows::{Command, CommandAnswer, Event, Job, JobChange, Pod, PodChange};
 use super::super::{Result, StoreError};
-use super::jobs;
 use super::tx::Tx;
 use super::value::{Reader, Row, Value};
+use super::{adopt, jobs};
 
 const COLUMNS: &str = "id, job, worker, device_key, lease, page, slot, mask, overlay_index, role, fence, created, \
      state, reason, statement, exit_code";
@@ -193,7 +193,7 @@ pub(super) async fn usage_put(tx: &mut Tx<'_>, pod: PodId, usage: &SignedUsage) 
             ],
         )
         .await?;
-    if written == 0 { require(tx, pod).await } else { Ok(()) }
+    if written == 0 && !adopt::usage_put(tx, pod, usage).await? { require(tx, pod).await } else { Ok(()) }
 }
 
 /// Keeps the greater of two observations: both are cumulative.
@@ -213,7 +213,8 @@ pub(super) async fn observations_put(tx: &mut Tx<'_>, seen: &BTreeMap<PodId, Obs
          or (meters.observed_ms = given.observed_ms \
          and coalesce(meters.last_seen, -1) < coalesce(given.last_seen, -1)))"
     );
-    tx.execute(&sql, &[Value::json("observations", &given)?]).await.map(drop)
+    tx.execute(&sql, &[Value::json("observations", &given)?]).await?;
+    adopt::observations_put(tx, seen).await
 }
 
 pub(super) async fn commands_add(tx: &mut Tx<'_>, commands: &[Command]) -> Result<()> {

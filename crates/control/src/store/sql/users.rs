@@ -24,7 +24,7 @@ pub(super) async fn add(tx: &mut Tx<'_>, user: &User) -> Result<()> {
     if added == 0 { Err(StoreError::Conflict { what: "user" }) } else { Ok(()) }
 }
 
-fn user(row: &mut Reader) -> Result<User> {
+pub(super) fn user(row: &mut Reader) -> Result<User> {
     Ok(User { id: row.parsed()?, name: row.text()?, wallet: PublicKey(row.array()?), created: row.time()? })
 }
 
