@@ -23,6 +23,9 @@ pub const VERSION: u32 = 1;
 /// The largest frame either side reads, in bytes. A specification has at most 64 KiB, a roster of 4,096 members about
 /// 1 MiB; what is larger is cut off before it is decoded.
 pub const FRAME_BYTES_MAX: usize = 2 << 20;
+/// The most parts of one frame, a part being a field or one of its repetitions: a roster's 4,096 members and as much again.
+/// An empty part has two bytes on the wire and two hundred in memory, and `Hello` is decoded before anything is proven.
+pub const FRAME_PARTS_MAX: usize = 8192;
 /// The most envelopes kept for a peer that does not acknowledge; a slower one is disconnected.
 pub const UNACKED_MAX: usize = 1024;
 /// Label of the TLS exporter that a device key signs (RFC 5705), 32 bytes, no context.
@@ -46,6 +49,9 @@ pub enum FrameError {
     /// Longer than [`FRAME_BYTES_MAX`].
     #[error("a link frame of {0} bytes; at most {FRAME_BYTES_MAX} are read")]
     TooLarge(usize),
+    /// More than [`FRAME_PARTS_MAX`] parts.
+    #[error("a link frame of more than {FRAME_PARTS_MAX} parts, or with groups")]
+    Parts,
     /// Not protobuf of this message.
     #[error("a link frame that cannot be decoded: {0}")]
     Malformed(#[from] prost::DecodeError),
@@ -80,11 +86,75 @@ pub fn decode(frame: &[u8]) -> Result<Envelope, FrameError> {
     if frame.len() > FRAME_BYTES_MAX {
         return Err(FrameError::TooLarge(frame.len()));
     }
+    if !has_few_parts(frame) {
+        return Err(FrameError::Parts);
+    }
     let envelope = Envelope::decode(frame)?;
     if envelope.body.is_none() && envelope.seq != 0 {
         return Err(FrameError::Empty);
     }
     Ok(envelope)
+}
+
+/// Whether a frame is of at most [`FRAME_PARTS_MAX`] parts: fields of the envelope, and of what can be its bodies. Deeper,
+/// nothing repeats. Where the bytes break off, decoding ends too; groups, which could hide parts, are no part of this
+/// protocol.
+fn has_few_parts(frame: &[u8]) -> bool {
+    let mut parts = 0_usize;
+    // The envelope, then its bodies, one after the other.
+    let mut messages = vec![frame];
+    let mut is_envelope = true;
+    while let Some(mut message) = messages.pop() {
+        while let Some((number, part)) = take_field(&mut message) {
+            parts += 1;
+            if parts > FRAME_PARTS_MAX || matches!(part, Part::Group) {
+                return false;
+            }
+            if let (true, 10.., Part::Bytes(body)) = (is_envelope, number, part) {
+                messages.push(body);
+            }
+        }
+        is_envelope = false;
+    }
+    true
+}
+
+/// A field's content, as far as counting needs it.
+enum Part<'a> {
+    Number,
+    Bytes(&'a [u8]),
+    Group,
+}
+
+/// Takes the next field off a message: its number and content; none at the end, and where the bytes break off.
+fn take_field<'a>(message: &mut &'a [u8]) -> Option<(u64, Part<'a>)> {
+    let key = take_varint(message)?;
+    let skipped = match key & 7 {
+        0 => {
+            take_varint(message)?;
+            0
+        }
+        1 => 8,
+        2 => usize::try_from(take_varint(message)?).ok()?,
+        5 => 4,
+        _ => return Some((key >> 3, Part::Group)),
+    };
+    let (part, rest) = message.split_at_checked(skipped)?;
+    *message = rest;
+    Some((key >> 3, if key & 7 == 2 { Part::Bytes(part) } else { Part::Number }))
+}
+
+fn take_varint(message: &mut &[u8]) -> Option<u64> {
+    let mut number = 0_u64;
+    for shift in (0..64).step_by(7) {
+        let (byte, rest) = message.split_first()?;
+        *message = rest;
+        number |= u64::from(byte & 127) << shift;
+        if byte & 128 == 0 {
+            return Some(number);
+        }
+    }
+    None
 }
 
 #[cfg(test)]

@@ -18,6 +18,8 @@ const ROOT_SEPARATOR: &[u8] = b"atoll/jobspec/1\0";
 pub const SPEC_BYTES_MAX: usize = 64 * 1024;
 /// The largest bundle (the job's folder, packed), in bytes: 64 MiB.
 pub const BUNDLE_BYTES_MAX: u64 = 64 << 20;
+/// The longest part of a parser's message that is shown, in characters.
+const WORDS_CHARS_MAX: usize = 300;
 /// The most devices one job may ask for: the design's largest gang, 10,000.
 pub const DEVICES_MAX: u32 = 10_000;
 /// The most bytes of a job's environment, names and values: half of what a pod may have, the rest is Atoll's.
@@ -150,11 +152,16 @@ impl SignedSpec {
             return Err(SpecError::TooLarge { bytes: self.bytes.len() });
         }
         let spec: JobSpec =
-            serde_json::from_slice(&self.bytes).map_err(|error| SpecError::Malformed(error.to_string()))?;
+            serde_json::from_slice(&self.bytes).map_err(|error| SpecError::Malformed(first_words(&error)))?;
         spec.renter.verify(Purpose::JobSpec, &self.root().0, &self.signature)?;
         spec.check()?;
         Ok(spec)
     }
+}
+
+/// The first words of a parser, which repeats names that it does not know, however long they are.
+fn first_words(error: &serde_json::Error) -> String {
+    error.to_string().chars().take(WORDS_CHARS_MAX).collect()
 }
 
 /// The root of a specification's bytes.

@@ -31,8 +31,12 @@ pub use mutate::Rng;
 
 /// For each target in an ordinary run.
 const RUN_MS: u64 = 1000;
+/// Inputs for each target however slow the machine is, so that what a test expects of its tally does not hang on time.
+const INPUTS_MIN: u64 = 500;
 /// One input that takes longer than this has hung: a hundred thousand times what a parser takes.
 const INPUT_MAX: Duration = Duration::from_secs(20);
+/// Bytes of a failing input that are shown.
+const SHOWN_MAX: usize = 512;
 /// How long a failing input is made smaller.
 const SHRINK_MAX: Duration = Duration::from_secs(5);
 
@@ -44,6 +48,7 @@ pub struct Fuzz {
     words: Vec<Vec<u8>>,
     bytes_max: usize,
     memory: (usize, usize),
+    inputs_min: u64,
     inputs_max: u64,
 }
 
@@ -74,6 +79,7 @@ impl Fuzz {
             words: Vec::new(),
             bytes_max: 4 << 10,
             memory: (64 << 10, 64),
+            inputs_min: INPUTS_MIN,
             inputs_max: u64::MAX,
         }
     }
@@ -107,6 +113,13 @@ impl Fuzz {
         self
     }
 
+    /// The fewest inputs, instead of 500.
+    #[must_use]
+    pub const fn inputs_min(mut self, inputs_min: u64) -> Self {
+        self.inputs_min = inputs_min;
+        self
+    }
+
     /// The most inputs, for targets whose each input is slow, in an ordinary run.
     #[must_use]
     pub const fn inputs_max(mut self, inputs_max: u64) -> Self {
@@ -137,7 +150,7 @@ impl Fuzz {
         }
         let started = Instant::now();
         let mut rng = Rng::new(seed);
-        while started.elapsed() < run && tally.inputs < inputs_max {
+        while tally.inputs < inputs_max && (tally.inputs < self.inputs_min || started.elapsed() < run) {
             let input = mutate::mutated(&mut rng, &self.seeds, &self.words, self.bytes_max);
             watch.begins(&input);
             self.give(&target, &input, &mut tally);
@@ -194,8 +207,9 @@ fn words(panic: &(dyn Any + Send)) -> String {
 
 /// The first bytes of an input as a byte string.
 fn shown(input: &[u8]) -> String {
-    let rest = if input.len() > 2048 { format!(" and {} more bytes", input.len() - 2048) } else { String::new() };
-    format!("b\"{}\"{rest}", input[..input.len().min(2048)].escape_ascii())
+    let rest =
+        if input.len() > SHOWN_MAX { format!(" and {} more bytes", input.len() - SHOWN_MAX) } else { String::new() };
+    format!("b\"{}\"{rest}", input[..input.len().min(SHOWN_MAX)].escape_ascii())
 }
 
 fn keep(name: &str, input: &[u8]) -> PathBuf {

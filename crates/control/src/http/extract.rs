@@ -114,8 +114,11 @@ pub(crate) async fn body(body: Body, bytes_max: usize) -> Result<Bytes, ApiError
 
 /// Reads JSON.
 pub(crate) fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
-    serde_json::from_slice(bytes)
-        .map_err(|error| ApiError::new(Code::BadRequest, format!("the body is not what this takes: {error}")))
+    serde_json::from_slice(bytes).map_err(|error| {
+        // A parser repeats names that it does not know, however long they are.
+        let why: String = error.to_string().chars().take(300).collect();
+        ApiError::new(Code::BadRequest, format!("the body is not what this takes: {why}"))
+    })
 }
 
 /// The seal in a request's headers.
@@ -151,6 +154,7 @@ pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<String, ApiError> {
 /// The latest view of the chain.
 pub(crate) fn market(control: &Arc<crate::control::Control>) -> Result<Arc<crate::app::market::MarketView>, ApiError> {
     control.market.snapshot().ok_or_else(|| {
-        ApiError::new(Code::NotReady, "this node has not read the chain yet: try again in a few seconds")
+        let unread = "this node has not read the chain yet: try again in a few seconds".to_owned();
+        ApiError::new(Code::NotReady, control.market.refusal().unwrap_or(unread))
     })
 }
