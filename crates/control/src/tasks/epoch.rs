@@ -8,17 +8,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use atoll_domain::id::PodId;
 use atoll_domain::key::{Address, Digest, sha256};
-use atoll_domain::meter::served_seconds;
+use atoll_domain::meter::{Observation, SignedUsage, served_seconds};
 use atoll_interface::layout::Lease;
 use atoll_interface::merkle::FLAG_FINAL;
 use atoll_interface::network::epoch_at;
 
-use super::Reconciler;
+use super::{Reconciler, orphan};
 use crate::app::chain::{self, Sent};
 use crate::app::{kept, leaves};
 use crate::control::Control;
-use crate::store::rows::{Epoch, EpochLeaf, Job, Pod};
+use crate::store::rows::{Epoch, EpochLeaf, Pod, Stray};
 
 /// How long after a lease's end its pods may take to stop before its last leaf is written without them: a worker stops
 /// them by itself 30 s after the end. One that says for ever that it runs must not hold up the order.
@@ -28,6 +29,31 @@ pub(super) struct Epochs {
     control: Arc<Control>,
     /// The latest epoch whose leaves are known to be kept beside the store.
     kept: Option<u64>,
+}
+
+/// What the worker claims of a pod and this operator saw of it.
+struct Metered {
+    id: PodId,
+    lease: Address,
+    slot: u16,
+    mask: u16,
+    usage: Option<SignedUsage>,
+    observation: Observation,
+    over: bool,
+}
+
+impl From<Pod> for Metered {
+    fn from(pod: Pod) -> Self {
+        let Pod { id, lease, at, mask, usage, observation, state, .. } = pod;
+        Self { id, lease, slot: at.slot, mask, usage, observation, over: state.is_over() }
+    }
+}
+
+impl From<Stray> for Metered {
+    fn from(stray: Stray) -> Self {
+        let Stray { id, lease, at, mask, usage, observation, state, .. } = stray;
+        Self { id, lease, slot: at.slot, mask, usage, observation, over: state.is_over() }
+    }
 }
 
 /// What was served under one lease, as far as this operator knows.
@@ -54,19 +80,19 @@ impl Epochs {
         chain::post_epoch(&self.control, epoch).await
     }
 
-    /// The leaf of every lease of one job that has a clock. What is final already is left out: it is attested once, so
+    /// The leaf of every lease that has a clock, from what was seen of its pods. What is final already is left out: it is attested once, so
     /// that its root comes out of its hold however busy the market is. `redo` is an epoch that the chain refused: what
     /// stood in it is attested again.
     async fn leaves_of(
         &self,
-        job: &Job,
-        now: i64,
-        redo: Option<u64>,
+        leases: Vec<(Address, Lease)>,
+        pods: &[Metered],
+        carried: &BTreeMap<Address, u64>,
+        (now, redo): (i64, Option<u64>),
         leaves: &mut BTreeMap<Address, EpochLeaf>,
     ) -> anyhow::Result<bool> {
-        let pods = self.control.store.pods_of(job.id).await?;
         let mut changed = false;
-        for (address, lease) in chain::leases(&self.control, &job.order).await? {
+        for (address, lease) in leases {
             if lease.start == 0 || now <= lease.start {
                 continue;
             }
@@ -76,8 +102,8 @@ impl Epochs {
             if last.is_some_and(|last| last.flags & FLAG_FINAL != 0) && !again {
                 continue;
             }
-            let mut served = self.served(address, &pods);
-            served.carried = job.now.carried.get(&address).copied().unwrap_or_default();
+            let mut served = self.served(address, pods);
+            served.carried = carried.get(&address).copied().unwrap_or_default();
             let leaf = leaf(address, &lease, &served, last, now)?;
             changed |=
                 again || last.is_none_or(|last| (last.device_seconds, last.flags) != (leaf.device_seconds, leaf.flags));
@@ -86,15 +112,15 @@ impl Epochs {
         Ok(changed)
     }
 
-    fn served(&self, lease: Address, pods: &[Pod]) -> Served {
+    fn served(&self, lease: Address, pods: &[Metered]) -> Served {
         let mut served = Served { over: true, ..Served::default() };
         for pod in pods.iter().filter(|pod| pod.lease == lease) {
             let seen = self.control.links.observed(pod.id, pod.observation);
             let claimed = pod.usage.map_or(0, |usage| usage.statement.served_ms);
             let seconds = served_seconds(claimed, seen.observed_ms, u64::MAX);
-            let of_slot = served.seconds_by_slot.entry(pod.at.slot).or_default();
+            let of_slot = served.seconds_by_slot.entry(pod.slot).or_default();
             *of_slot = of_slot.saturating_add(seconds.saturating_mul(u64::from(pod.mask.count_ones())));
-            served.over &= pod.state.is_over();
+            served.over &= pod.over;
         }
         served
     }
@@ -163,7 +189,13 @@ impl Reconciler for Epochs {
         }
         let (mut leaves, mut changed) = (BTreeMap::new(), false);
         for job in self.control.store.jobs_open().await?.into_iter().filter(|job| job.now.adopting.is_none()) {
-            changed |= self.leaves_of(&job, now, redo, &mut leaves).await?;
+            let pods: Vec<Metered> = self.control.store.pods_of(job.id).await?.into_iter().map(Metered::from).collect();
+            let leases = chain::leases(&self.control, &job.order).await?;
+            changed |= self.leaves_of(leases, &pods, &job.now.carried, (now, redo), &mut leaves).await?;
+        }
+        for order in orphan::attestable(&self.control, now).await? {
+            let pods: Vec<Metered> = order.strays.into_iter().map(Metered::from).collect();
+            changed |= self.leaves_of(order.leases, &pods, &BTreeMap::new(), (now, redo), &mut leaves).await?;
         }
         if !changed {
             return Ok(());

@@ -9,6 +9,7 @@ mod epoch;
 mod loss;
 mod market;
 mod order;
+mod orphan;
 mod placement;
 mod pods;
 mod runtime;
@@ -56,6 +57,7 @@ pub fn spawn(control: &Arc<Control>, stop: &CancellationToken) -> JoinSet<()> {
     start.reconciler(runtime::Runtimes::new(control));
     start.reconciler(epoch::Epochs::new(control));
     start.reconciler(settlement::Settlements::new(control));
+    start.reconciler(orphan::Orphans::new(control));
     set
 }
 

@@ -123,7 +123,7 @@ impl Settlements {
     /// Books the newest leaf of a lease whose root is out of its hold. What a last leaf says is written down first: with
     /// it booked, anyone may close the lease.
     async fn settle(&self, found: Job, order: &Order, address: &Address, lease: &Lease) -> anyhow::Result<Job> {
-        let Some(epoch) = self.newest_out_of_hold(address).await? else { return Ok(found) };
+        let Some(epoch) = newest_out_of_hold(&self.control, address).await? else { return Ok(found) };
         let Some((index, leaf, path)) = leaves::find(&epoch, address) else { return Ok(found) };
         let last = leaf.flags & FLAG_FINAL != 0 && lease.flags & LEASE_FINAL == 0;
         // Once released only the last leaf is booked: on an earlier one that reaches as far, anyone could close the lease.
@@ -136,18 +136,6 @@ impl Settlements {
             self.control.wake.signal();
         }
         Ok(found)
-    }
-
-    /// The newest epoch with a leaf of this lease that can be out of its hold by now. The latest of all is not asked for:
-    /// where the hold is longer than an epoch, there is always a later one.
-    async fn newest_out_of_hold(&self, lease: &Address) -> anyhow::Result<Option<Epoch>> {
-        let Some(market) = self.control.market.snapshot() else { return Ok(None) };
-        let facts = &market.network;
-        let then = chain::time(&self.control).await?.saturating_sub(i64::from(facts.epoch_hold_s));
-        let Some(over) = epoch_at(then, facts.epoch_zero, facts.epoch_s).and_then(|at| at.checked_sub(1)) else {
-            return Ok(None);
-        };
-        Ok(self.control.store.epoch_with_lease_up_to(lease, over).await?)
     }
 
     /// Writes down how the lease ended, then pays the supplier and closes it.
@@ -212,6 +200,18 @@ impl Settlements {
         job::change(&self.control, found, |now| now.state = outcome.into()).await?;
         Ok(())
     }
+}
+
+/// The newest epoch with a leaf of this lease that can be out of its hold by now. The latest of all is not asked for:
+/// where the hold is longer than an epoch, there is always a later one.
+pub(super) async fn newest_out_of_hold(control: &Control, lease: &Address) -> anyhow::Result<Option<Epoch>> {
+    let Some(market) = control.market.snapshot() else { return Ok(None) };
+    let facts = &market.network;
+    let then = chain::time(control).await?.saturating_sub(i64::from(facts.epoch_hold_s));
+    let Some(over) = epoch_at(then, facts.epoch_zero, facts.epoch_s).and_then(|at| at.checked_sub(1)) else {
+        return Ok(None);
+    };
+    Ok(control.store.epoch_with_lease_up_to(lease, over).await?)
 }
 
 /// What the chain says of a lease now. Slots and workers stay those it was made with.

@@ -4,7 +4,7 @@ use atoll_chain::market::instruction::{self as build, Place};
 use atoll_chain::market::{address, data as ix};
 use atoll_chain::rpc::Commitment;
 use atoll_chain::{Hash, Instruction, Keypair, SignedTransaction, spl};
-use atoll_domain::id::WorkerId;
+use atoll_domain::id::{JobId, WorkerId};
 use atoll_domain::key::{Address, PublicKey};
 use atoll_domain::lease::ReleaseReason;
 use atoll_domain::money::UsdMicrosPerHour;
@@ -67,6 +67,27 @@ pub fn groups(market: &MarketView, plan: &Plan) -> Vec<Group> {
     groups
 }
 
+/// For which order something is asked, and for which job of this operator, if it has one.
+#[derive(Clone, Copy, Debug)]
+pub struct For {
+    /// The order.
+    pub order: Address,
+    /// The job.
+    pub job: Option<JobId>,
+}
+
+impl From<&Job> for For {
+    fn from(job: &Job) -> Self {
+        Self { order: job.order, job: Some(job.id) }
+    }
+}
+
+impl From<Address> for For {
+    fn from(order: Address) -> Self {
+        Self { order, job: None }
+    }
+}
+
 fn fits(instruction: Result<Instruction, atoll_interface::Error>) -> anyhow::Result<Instruction> {
     instruction.map_err(|error| anyhow::anyhow!("an instruction does not fit: {}", error.words()))
 }
@@ -122,7 +143,7 @@ pub async fn fill(control: &Control, job: &Job, group: &Group) -> anyhow::Result
     };
     let node = node_key(control);
     let fill = fits(build::fill_order(node.address(), node.address(), place, &data))?;
-    submit(control, fill_key(job, &order), Some(job), &[fill], &[&node]).await
+    submit(control, fill_key(job, &order), Some(job.id), &[fill], &[&node]).await
 }
 
 /// Gives one slot of a lease back. A slot is leased once in a lease's life, so once is for ever.
@@ -135,14 +156,26 @@ pub async fn release(control: &Control, job: &Job, slot: &LiveSlot, reason: Rele
         ReleaseReason::Leave => Reason::Leave,
         ReleaseReason::Done | ReleaseReason::Stopped => Reason::Done,
     };
+    release_for(control, job.into(), slot, reason).await
+}
+
+/// Gives one slot back whose order is over, as anyone may.
+///
+/// # Errors
+/// When store or chain fail.
+pub async fn release_expired(control: &Control, order: Address, slot: &LiveSlot) -> anyhow::Result<Sent> {
+    release_for(control, order.into(), slot, Reason::Expired).await
+}
+
+async fn release_for(control: &Control, of: For, slot: &LiveSlot, reason: Reason) -> anyhow::Result<Sent> {
     let (first_slot, bits) = bitmap(&[slot.at.slot]);
     // The chain heeds the time only from the supplier's side.
     let data = ix::ReleaseLease { reason: reason as u8, effective_at: 0, first_slot, bits: &bits };
     let node = node_key(control);
-    let (order, lease, page) = (at(&job.order), at(&slot.lease), at(&slot.at.page));
+    let (order, lease, page) = (at(&of.order), at(&slot.lease), at(&slot.at.page));
     let release = fits(build::release_lease(node.address(), order, lease, page, None, &data))?;
     let key = format!("release_lease/{}/{}", slot.lease, slot.at.slot);
-    submit(control, key, Some(job), &[release], &[&node]).await
+    submit(control, key, of.job, &[release], &[&node]).await
 }
 
 /// Votes for an epoch's root.
@@ -191,12 +224,13 @@ pub async fn epoch_pays(control: &Control, epoch: &Epoch) -> anyhow::Result<bool
 /// When store or chain fail.
 pub async fn settle(
     control: &Control,
-    job: &Job,
+    of: impl Into<For> + Send,
     epoch: &Epoch,
     leaf_index: u32,
     leaf: &EpochLeaf,
     path: &[[u8; 32]],
 ) -> anyhow::Result<Sent> {
+    let of = of.into();
     let row = leaves::of_row(leaf);
     let data = ix::SettleLease {
         device_seconds: row.device_seconds,
@@ -207,8 +241,8 @@ pub async fn settle(
         path: Hashes::new(path),
     };
     let root = address::epoch(epoch.index, &Hash(epoch.root.0));
-    let settle = fits(build::settle_lease(at(&job.order), at(&leaf.lease), root, &data))?;
-    submit(control, format!("settle_lease/{}/{}", leaf.lease, epoch.index), Some(job), &[settle], &[]).await
+    let settle = fits(build::settle_lease(at(&of.order), at(&leaf.lease), root, &data))?;
+    submit(control, format!("settle_lease/{}/{}", leaf.lease, epoch.index), of.job, &[settle], &[]).await
 }
 
 /// Makes sure that a wallet has a token account of ATL, and names it.
@@ -227,31 +261,39 @@ fn mint(control: &Control) -> anyhow::Result<(Address, Address)> {
 ///
 /// # Errors
 /// When store or chain fail.
-pub async fn close_lease(control: &Control, job: &Job, address: &Address, lease: &Lease) -> anyhow::Result<Sent> {
+pub async fn close_lease(
+    control: &Control,
+    of: impl Into<For> + Send,
+    address: &Address,
+    lease: &Lease,
+) -> anyhow::Result<Sent> {
+    let of = of.into();
     let page = PublicKey(lease.page);
     let supplier = page_of(control, &page).await?.header.supplier;
     let (create, destination) = token_account(control, &supplier, &mint(control)?.0);
     let rent_payer = atoll_chain::Address(lease.rent_payer);
-    let close = build::close_lease(at(&job.order), at(address), at(&page), destination, rent_payer);
-    submit(control, format!("close_lease/{address}"), Some(job), &[create, close], &[]).await
+    let close = build::close_lease(at(&of.order), at(address), at(&page), destination, rent_payer);
+    submit(control, format!("close_lease/{address}"), of.job, &[create, close], &[]).await
 }
 
 /// Burns and banks an order's fees. They may come again after they were collected, so each time has its own key.
 ///
 /// # Errors
 /// When store or chain fail.
-pub async fn collect_fees(control: &Control, job: &Job, order: &Order) -> anyhow::Result<Sent> {
+pub async fn collect_fees(control: &Control, of: impl Into<For> + Send, order: &Order) -> anyhow::Result<Sent> {
+    let of = of.into();
     let (mint, treasury) = mint(control)?;
-    let collect = build::collect_fees(at(&job.order), at(&mint), at(&treasury));
-    let key = format!("collect_fees/{}/{}", job.order, order.fees_collected);
-    submit(control, key, Some(job), &[collect], &[]).await
+    let collect = build::collect_fees(at(&of.order), at(&mint), at(&treasury));
+    let key = format!("collect_fees/{}/{}", of.order, order.fees_collected);
+    submit(control, key, of.job, &[collect], &[]).await
 }
 
 /// Refunds the rest of the escrow and closes the order.
 ///
 /// # Errors
 /// When store or chain fail.
-pub async fn close_order(control: &Control, job: &Job, order: &Order) -> anyhow::Result<Sent> {
+pub async fn close_order(control: &Control, of: impl Into<For> + Send, order: &Order) -> anyhow::Result<Sent> {
+    let of = of.into();
     let node = node_key(control);
     let mut instructions = Vec::new();
     let (refund, budget) = if order.budget == NO_ADDRESS {
@@ -263,8 +305,8 @@ pub async fn close_order(control: &Control, job: &Job, order: &Order) -> anyhow:
         (address::budget_vault(&budget), Some(budget))
     };
     let rent_payer = atoll_chain::Address(order.rent_payer);
-    instructions.push(build::close_order(node.address(), at(&job.order), refund, rent_payer, budget));
-    submit(control, format!("close_order/{}", job.order), Some(job), &instructions, &[&node]).await
+    instructions.push(build::close_order(node.address(), at(&of.order), refund, rent_payer, budget));
+    submit(control, format!("close_order/{}", of.order), of.job, &instructions, &[&node]).await
 }
 
 fn renters_key(job: &Job) -> String {
@@ -288,7 +330,7 @@ pub async fn send_renters(control: &Control, job: &Job) -> anyhow::Result<Sent> 
         None => {
             let transaction = SignedTransaction::from_bytes(job.order_tx.clone())?;
             let last_valid_height = control.rpc.block_height().await?.saturating_add(RENTERS_BLOCKS);
-            let row = outbox::row(control, key, Some(job), &transaction, last_valid_height);
+            let row = outbox::row(control, key, Some(job.id), &transaction, last_valid_height);
             outbox::send_first(control, &row).await
         }
     }

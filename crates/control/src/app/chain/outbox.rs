@@ -9,7 +9,8 @@ use atoll_chain::rpc::ConfirmError;
 use atoll_chain::{Hash, Instruction, Keypair, RpcError, SignedTransaction, transaction};
 
 use crate::control::Control;
-use crate::store::rows::{ChainTx, ChainTxState, Job};
+use crate::store::rows::{ChainTx, ChainTxState};
+use atoll_domain::id::JobId;
 use atoll_domain::time::UnixMs;
 
 /// How long one run of a reconciler waits for a transaction it has just sent; a slower chain is asked again by the next.
@@ -74,7 +75,7 @@ pub(super) fn node_key(control: &Control) -> Keypair {
 pub(super) async fn submit(
     control: &Control,
     key: String,
-    job: Option<&Job>,
+    job: Option<JobId>,
     instructions: &[Instruction],
     signers: &[&Keypair],
 ) -> anyhow::Result<Sent> {
@@ -111,13 +112,13 @@ pub(super) async fn under_way(control: &Control, key: &str) -> anyhow::Result<Op
 pub(super) fn row(
     control: &Control,
     key: String,
-    job: Option<&Job>,
+    job: Option<JobId>,
     transaction: &SignedTransaction,
     last_valid_height: u64,
 ) -> ChainTx {
     ChainTx {
         key,
-        job: job.map(|job| job.id),
+        job,
         bytes: transaction.bytes().to_vec(),
         signature: transaction.signature().to_string(),
         last_valid_height,

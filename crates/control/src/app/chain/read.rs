@@ -133,8 +133,16 @@ pub async fn leases(control: &Control, order_address: &Address) -> anyhow::Resul
 /// # Errors
 /// When the chain does not answer, or shows a slot whose worker is unknown to it.
 pub async fn live_slots(control: &Control, job: &Job) -> anyhow::Result<Vec<LiveSlot>> {
+    live_slots_of(control, &job.order).await
+}
+
+/// The same of any order.
+///
+/// # Errors
+/// As [`live_slots`].
+pub async fn live_slots_of(control: &Control, order: &Address) -> anyhow::Result<Vec<LiveSlot>> {
     let mut slots = Vec::new();
-    for (address, lease) in leases(control, &job.order).await?.into_iter().filter(|(_, lease)| lease.devices_live > 0) {
+    for (address, lease) in leases(control, order).await?.into_iter().filter(|(_, lease)| lease.devices_live > 0) {
         let page_address = PublicKey(lease.page);
         let page = page_of(control, &page_address).await?;
         for slot in (0..u16::MAX).take(SLOTS_MAX).filter(|slot| bit(&lease.bitmap, usize::from(*slot))) {
