@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use atoll_domain::key::{Address, Digest, PublicKey};
 use atoll_domain::worker::SlotRef;
 
-pub use read::{Reader, SlotView, key, rpc_config, wire};
+pub use read::{ReadError, Reader, SlotView, key, rpc_config, wire};
 
 /// An order and its leases at one moment of the chain.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -261,7 +261,9 @@ impl Keeper {
     async fn serve(&mut self, mut connection: Connection, resumed: bool) -> Ended {
         let operator = self.operator.name();
         tracing::info!(%operator, session = self.session.id(), resumed, "the control link stands");
-        if self.events.send(LinkEvent::Up { resumed }).await.is_err() {
+        let events = self.events.clone();
+        let told = self.while_queueing(async move { events.send(LinkEvent::Up { resumed }).await });
+        if !matches!(told.await, Some(Ok(()))) {
             return Ended::Stopping;
         }
         let ended = self.exchange(&mut connection).await.unwrap_or_else(|ended| ended);

@@ -14,7 +14,7 @@ use atoll_domain::worker::Facts;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::chain_view::{Reader, rpc_config};
+use crate::chain_view::{ReadError, Reader, rpc_config};
 use crate::config::{Config, DEVICE_KEY_FILE, SOCKET_FILE};
 use crate::host::{SharedHost, machine};
 use crate::link::dial::{Operator, OperatorName};
@@ -63,11 +63,11 @@ pub async fn run(state: &Path, config: Config, executable: PathBuf, outside: Sha
 /// Runs a worker of these parts until it is dropped.
 ///
 /// # Errors
-/// The chain carries another network, or what is left from before cannot be read.
+/// The chain carries another network, or what is left from before cannot be read; or that its pods could not be listed.
 pub async fn with(parts: Parts) -> Result<()> {
     let Parts { me, facts, host, operators, rpc, outside } = parts;
-    let chain = Reader::over(rpc);
-    same_network(&chain, &me).await?;
+    let chain = Reader::of_network(rpc, me.network);
+    let network = same_network(chain.clone());
     let records = host.load().await?;
     let facts = serde_json::to_vec(&facts)?;
     let (live, live_shown) = watch::channel(BTreeMap::new());
@@ -97,12 +97,16 @@ pub async fn with(parts: Parts) -> Result<()> {
     // What runs is known before a link says it: the first Hello is complete.
     let mut world = World::new(State::new(me, records.clone(), &names), around, lines, live);
     world.take_up(&records).await?;
-    world.settle().await?;
+    world.settle().await;
     for (keeper, operator, shown) in starters {
         keeper.start(operator, identity.clone(), Arc::clone(&outside), shown);
     }
     atoll_life::spawn(streams::serve_store(host, Stores { operators, device, live: live_shown }));
-    world.run().await
+    tokio::select! {
+        biased;
+        other = network => Err(other),
+        () = world.run() => Ok(()),
+    }
 }
 
 async fn parts(state: &Path, config: Config, executable: PathBuf, outside: SharedOutside) -> Result<Parts> {
@@ -141,24 +145,21 @@ async fn parts(state: &Path, config: Config, executable: PathBuf, outside: Share
     Ok(Parts { me, facts: probed.facts, host: Arc::new(host), operators, rpc, outside })
 }
 
-/// Waits for the chain, however long: without it nothing may start, and pods go on by themselves.
-async fn same_network(chain: &Reader, me: &Me) -> Result<()> {
+/// Waits for the chain, however long, and gives what is wrong with it. Until it has shown itself nothing is started, and
+/// nothing is ended for what it says; pods go on, and are reported.
+async fn same_network(chain: Reader) -> anyhow::Error {
     let rpc = chain.market().rpc().endpoint();
     loop {
-        match chain.network().await {
-            Ok(network) => {
-                ensure!(
-                    network == me.network,
-                    "the chain at {rpc} carries network {network}, and this worker joined {}: correct `rpc`, or join \
-                     with another --state",
-                    me.network
+        match chain.known().await {
+            Ok(()) => std::future::pending().await,
+            Err(ReadError::OtherNetwork { carries, joined }) => {
+                return anyhow::anyhow!(
+                    "the chain at {rpc} carries network {carries}, and this worker joined {joined}: correct `rpc`, or \
+                     join with another --state"
                 );
-                return Ok(());
             }
-            Err(why) => {
-                tracing::warn!(reason = why, rpc, "waiting for the chain");
-                tokio::time::sleep(std::time::Duration::from_secs(2)).await;
-            }
+            Err(why) => tracing::warn!(reason = %why, rpc, "waiting for the chain"),
         }
+        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
     }
 }

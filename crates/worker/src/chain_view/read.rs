@@ -1,6 +1,8 @@
 //! Reading over RPC what [`super`] talks about, and the one transaction that a worker sends of its own.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use atoll_chain::market::data::{RESUME, SetAsk};
@@ -52,6 +54,26 @@ pub struct SlotView {
 #[derive(Clone, Debug)]
 pub struct Reader {
     market: Market,
+    /// The network that must be there; none when any is fine.
+    network: Option<Digest>,
+    /// Whether it was seen there. A chain does not change its network.
+    known: Arc<AtomicBool>,
+}
+
+/// Why a chain is not believed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// It cannot be read.
+    #[error("{0}")]
+    Unread(String),
+    /// It is another one than this worker joined.
+    #[error("it carries network {carries}, and this worker joined {joined}")]
+    OtherNetwork {
+        /// What is there.
+        carries: Digest,
+        /// What should be.
+        joined: Digest,
+    },
 }
 
 /// How a worker asks the chain at `rpc`.
@@ -77,7 +99,27 @@ impl Reader {
     /// A reader that asks by this client; its settings are best those of [`rpc_config`].
     #[must_use]
     pub fn over(rpc: Rpc) -> Self {
-        Self { market: Market::new(rpc) }
+        Self { market: Market::new(rpc), network: None, known: Arc::default() }
+    }
+
+    /// A reader that believes a chain only when it carries this network.
+    #[must_use]
+    pub fn of_network(rpc: Rpc, network: Digest) -> Self {
+        Self { network: Some(network), ..Self::over(rpc) }
+    }
+
+    /// Makes sure, once, that the chain is the one that was meant.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn known(&self) -> Result<(), ReadError> {
+        let Some(joined) = self.network.filter(|_| !self.known.load(Ordering::Relaxed)) else { return Ok(()) };
+        let carries = self.network().await.map_err(ReadError::Unread)?;
+        if carries != joined {
+            return Err(ReadError::OtherNetwork { carries, joined });
+        }
+        self.known.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     /// The market's accounts.
@@ -91,6 +133,7 @@ impl Reader {
     /// # Errors
     /// What the chain, or the way to it, answered instead.
     pub async fn order(&self, order: &PublicKey) -> Result<Option<OrderView>, String> {
+        self.known().await.map_err(|error| error.to_string())?;
         let words = |error: &dyn std::error::Error| error.to_string();
         let Some(found) = self.market.order(&wire(*order)).await.map_err(|error| words(&error))? else {
             return Ok(None);
@@ -127,6 +170,7 @@ impl Reader {
     /// # Errors
     /// What the chain, or the way to it, answered instead.
     pub async fn slot(&self, at: SlotRef) -> Result<Option<SlotView>, String> {
+        self.known().await.map_err(|error| error.to_string())?;
         let page = self.market.page(&wire(at.page)).await.map_err(|error| error.to_string())?;
         let slot = page.and_then(|page| page.value.rows.get(usize::from(at.slot)).copied());
         Ok(slot.filter(|slot| slot.flags & SLOT_USED != 0).map(|slot| SlotView {

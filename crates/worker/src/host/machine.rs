@@ -126,7 +126,12 @@ impl Host for Machine {
     }
 
     async fn stop(&self, pod: PodId, term: Duration) -> Result<Over> {
-        self.pod(pod).stop(term).await.map(over)
+        let stopped = self.pod(pod).stop(term).await.map(over);
+        if stopped.is_err() {
+            // Whoever is told that it is over must be right: a supervisor that hangs is killed, and the pod dies with it.
+            client::kill_supervisors(&self.dir(pod)).await?;
+        }
+        stopped
     }
 
     async fn wait(&self, pod: PodId, patience: Duration) -> Result<Option<Over>> {

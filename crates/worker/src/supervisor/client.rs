@@ -319,14 +319,33 @@ pub async fn attach_or_kill(dir: &Path) -> Option<Status> {
             return None;
         }
         if tokio::time::Instant::now() >= deadline {
-            for pid in supervisors {
-                // It may have ended in between; that is what is wanted.
-                let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+            if let Err(error) = kill_supervisors(dir).await {
+                tracing::error!(dir = %dir.display(), reason = %error, "a pod goes on that nobody keeps");
             }
-            sweep(dir);
             return None;
         }
         sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Kills whatever keeps the pod of a directory; the pod dies with it. Returns when it is gone.
+///
+/// # Errors
+/// It does not die.
+pub async fn kill_supervisors(dir: &Path) -> Result<()> {
+    let deadline = tokio::time::Instant::now() + START;
+    loop {
+        let supervisors = supervisors_of(dir);
+        if supervisors.is_empty() {
+            sweep(dir);
+            return Ok(());
+        }
+        ensure!(tokio::time::Instant::now() < deadline, "supervisors {supervisors:?} do not die");
+        for pid in supervisors {
+            // It may have ended in between; that is what is wanted.
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+        }
+        sleep(Duration::from_millis(10)).await;
     }
 }
 

@@ -29,7 +29,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, geteuid, setsid};
 
 use super::protocol::{Answer, EXIT_FILE, Exit, KEEPER_FILE, Keeper, Reason, SOCKET_FILE, State};
-use super::shared::{Command, Shared, View, lock, monotonic_us, now, own_pid, thread};
+use super::shared::{Command, Shared, View, lock, monotonic_us, now, own_pid, since_boot, thread};
 use super::spec::{PodSpec, Start};
 use super::start::{Handed, InitProcess, JOB, furnish};
 use super::usage::{Reading, Record};
@@ -89,8 +89,9 @@ struct Main {
 struct Clock {
     started: Option<Instant>,
     next_usage: Instant,
-    /// End plus grace on the monotonic clock; the wall clock counts as well, whichever comes first.
-    killed_at: Instant,
+    /// End of the lease plus grace, since boot: as far ahead as the wall clock said when the end was told, and not moved by
+    /// setting it.
+    killed_at: Duration,
     term_over: Option<Instant>,
 }
 
@@ -244,13 +245,12 @@ impl Main {
 
     /// Sleeps until something happens or is due.
     fn wait(&self) -> Result<()> {
-        let now_ms = now();
-        let killed_at = lock(&self.shared.view).ends_at.after(Duration::from_millis(self.shared.spec.grace_ms));
         let running = self.clock.started.is_some();
-        let instants = [Some(self.clock.killed_at), self.clock.term_over, running.then_some(self.clock.next_usage)];
-        let soonest = instants.into_iter().flatten().min().unwrap_or(self.clock.killed_at);
-        let pause = soonest.saturating_duration_since(Instant::now()).min(killed_at.since(now_ms));
-        // Rounded up, so that what is due is due; at most a minute, because the wall clock may be set.
+        let instants = [self.clock.term_over, running.then_some(self.clock.next_usage)];
+        let left = self.clock.killed_at.saturating_sub(since_boot());
+        let soonest = instants.into_iter().flatten().min();
+        let pause = soonest.map_or(left, |soonest| left.min(soonest.saturating_duration_since(Instant::now())));
+        // Rounded up, so that what is due is due; at most a minute, because a machine that sleeps wakes up late.
         let pause_ms = u16::try_from(pause.as_millis() + 1).unwrap_or(u16::MAX).min(60_000);
         let mut ready = [
             PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
@@ -299,7 +299,7 @@ impl Main {
                 }
             }
             Command::Extend { ends_at } => {
-                self.clock.killed_at = Clock::killed_at(ends_at, self.shared.spec.grace_ms);
+                self.clock.killed_at = killed_at(ends_at, self.shared.spec.grace_ms, now(), since_boot());
                 lock(&self.shared.view).ends_at = ends_at;
             }
             Command::DiskFull { message } => self.kill(Reason::DiskLimit, message),
@@ -339,11 +339,10 @@ impl Main {
     }
 
     fn look_at_the_clock(&mut self) {
-        let (now_ms, now) = (now(), Instant::now());
+        let now = Instant::now();
         let spec = &self.shared.spec;
-        let ends_at = lock(&self.shared.view).ends_at;
-        let over = ends_at.after(Duration::from_millis(spec.grace_ms));
-        if now_ms >= over || now >= self.clock.killed_at {
+        if since_boot() >= self.clock.killed_at {
+            let ends_at = lock(&self.shared.view).ends_at;
             let message = format!("the lease ended at {ends_at}; grace of {} ms is over", spec.grace_ms);
             self.kill(Reason::LeaseEnded, message);
         }
@@ -369,7 +368,7 @@ impl Main {
         }
         self.clock.term_over = None;
         // Once is enough; the loop ends with the pod.
-        self.clock.killed_at = Instant::now() + Duration::from_secs(3600);
+        self.clock.killed_at = since_boot() + Duration::from_secs(3600);
     }
 
     fn used(&self) -> Used {
@@ -458,16 +457,16 @@ impl Main {
 
 impl Clock {
     fn new(spec: &PodSpec) -> Self {
-        let now = Instant::now();
-        let killed_at = Self::killed_at(spec.ends_at, spec.grace_ms);
-        Self { started: None, next_usage: now, killed_at, term_over: None }
+        let killed_at = killed_at(spec.ends_at, spec.grace_ms, now(), since_boot());
+        Self { started: None, next_usage: Instant::now(), killed_at, term_over: None }
     }
+}
 
-    fn killed_at(ends_at: UnixMs, grace_ms: u64) -> Instant {
-        // A lease is weeks; a year keeps the sum in range whatever pod.json says.
-        let left = ends_at.since(now()).min(Duration::from_secs(366 * 86_400));
-        Instant::now() + left + Duration::from_millis(grace_ms)
-    }
+/// When the pod is killed, since boot: as far ahead as end and grace are on the wall clock now.
+fn killed_at(ends_at: UnixMs, grace_ms: u64, wall: UnixMs, since_boot: Duration) -> Duration {
+    // A lease is weeks; a year keeps the sum in range whatever pod.json says.
+    let left = ends_at.since(wall).min(Duration::from_secs(366 * 86_400));
+    since_boot.saturating_add(left).saturating_add(Duration::from_millis(grace_ms))
 }
 
 /// Takes the exit of every child that has ended: its pid, and its status where it ended by itself.

@@ -93,6 +93,13 @@ pub fn now() -> UnixMs {
     UnixMs(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
+/// Time since the machine was booted, its sleep included. Nobody sets this clock: what was ten minutes ahead is so when the
+/// wall clock jumps, too.
+#[must_use]
+pub fn since_boot() -> Duration {
+    nix::time::ClockId::CLOCK_BOOTTIME.now().map(Duration::from).unwrap_or_default()
+}
+
 /// CLOCK_MONOTONIC in microseconds: comparable between processes of one machine.
 #[must_use]
 pub fn monotonic_us() -> u64 {

@@ -105,6 +105,10 @@ impl Record {
 pub struct Spool {
     file: File,
     head: Record,
+    /// Where the last whole record ends.
+    bytes: u64,
+    /// Whether something that is no whole record may lie behind it: a full disk takes what still fits.
+    torn: bool,
 }
 
 impl Spool {
@@ -114,7 +118,7 @@ impl Spool {
     /// The directory has served a pod before, or cannot be written.
     pub fn create(dir: &Path, genesis: Record) -> Result<Self> {
         let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(dir.join(FILE))?;
-        Ok(Self { file, head: genesis })
+        Ok(Self { file, head: genesis, bytes: 0, torn: false })
     }
 
     /// The last record.
@@ -126,24 +130,38 @@ impl Spool {
     /// Appends a reading.
     ///
     /// # Errors
-    /// The disk is full or gone; the chain goes on from the last record that was written.
+    /// The disk is full or gone. What was not written whole is as if it had never been: the chain goes on from the last
+    /// record that was.
     pub fn append(&mut self, reading: Reading) -> Result<Record> {
         let next = self.head.next(reading);
         let mut line = serde_json::to_string(&next)?;
         line.push('\n');
+        self.mend()?;
+        self.torn = true;
         self.file.write_all(line.as_bytes())?;
+        self.torn = false;
+        (self.head, self.bytes) = (next, self.bytes + line.len() as u64);
         if next.seq.is_multiple_of(SYNC_EVERY) {
             self.file.sync_data()?;
         }
-        self.head = next;
         Ok(next)
+    }
+
+    /// Cuts off what a write that failed has left, so that the next record follows the last whole one.
+    fn mend(&mut self) -> Result<()> {
+        if self.torn {
+            self.file.set_len(self.bytes)?;
+            self.torn = false;
+        }
+        Ok(())
     }
 
     /// Puts everything on the disk.
     ///
     /// # Errors
     /// The disk refused.
-    pub fn sync(&self) -> Result<()> {
+    pub fn sync(&mut self) -> Result<()> {
+        self.mend()?;
         self.file.sync_data()
     }
 }

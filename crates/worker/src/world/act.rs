@@ -3,6 +3,7 @@
 //! One task a pod talks to the machine, so that a slow one holds up nobody else; chain reads and streams are tasks of
 //! their own. Everything they learn comes back as an event.
 
+mod gate;
 mod keeper;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -19,7 +20,7 @@ use atoll_domain::meter::UsageStatement;
 use atoll_domain::time::UnixMs;
 use atoll_domain::worker::SlotRef;
 use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use super::state::{Effect, Effects, Event, State};
 use super::store::Records;
@@ -67,6 +68,9 @@ pub struct World {
     lines: Vec<Line>,
     /// The line that was heard last: the others come first.
     heard: usize,
+    gate: gate::Gate,
+    /// The machine's clock when this world began, and when that was.
+    began: (UnixMs, Instant),
     live: watch::Sender<BTreeMap<PodId, OperatorName>>,
     events: mpsc::Receiver<Event>,
     to_world: mpsc::Sender<Event>,
@@ -101,6 +105,7 @@ impl World {
         live: watch::Sender<BTreeMap<PodId, OperatorName>>,
     ) -> Self {
         let (to_world, events) = mpsc::channel(EVENTS_MAX);
+        let began = (around.outside.now(), Instant::now());
         let (mut ticks, mut meter_ticks) = (interval(TICK), interval(METER_PERIOD));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         meter_ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -109,6 +114,8 @@ impl World {
             around,
             lines,
             heard: 0,
+            gate: gate::Gate::default(),
+            began,
             live,
             events,
             to_world,
@@ -121,28 +128,40 @@ impl World {
         }
     }
 
-    /// Runs until the links' tasks have gone or the state cannot be kept.
-    ///
-    /// # Errors
-    /// What must not be lost could not be written.
-    pub async fn run(&mut self) -> Result<()> {
-        loop {
-            let Some(event) = self.select().await else { return Ok(()) };
-            let effects = self.apply(event, self.around.outside.now());
-            self.perform(effects).await?;
+    /// Runs until the links' tasks have gone.
+    pub async fn run(&mut self) {
+        while let Some(event) = self.select().await {
+            self.take(event).await;
         }
     }
 
     /// Carries out what is known already, before anybody is told anything.
-    ///
-    /// # Errors
-    /// As [`World::run`].
-    pub async fn settle(&mut self) -> Result<()> {
+    pub async fn settle(&mut self) {
         while let Some(event) = self.ready.pop_front() {
-            let effects = self.apply(event, self.around.outside.now());
-            self.perform(effects).await?;
+            self.take(event).await;
         }
-        Ok(())
+        // What was found is so, whether or not it could be written down.
+        self.show(true);
+    }
+
+    async fn take(&mut self, event: Event) {
+        if matches!(event, Event::Tick) {
+            self.write_again().await;
+        }
+        let effects = self.apply(event, self.now());
+        self.perform(effects).await;
+    }
+
+    /// The time of everything that is decided: the machine's when this world began, and what has passed since. Setting the
+    /// machine's clock does not move it.
+    fn now(&self) -> UnixMs {
+        self.began.0.after(self.began.1.elapsed())
+    }
+
+    /// A time to come, as the machine's clock will show it.
+    fn on_the_wall(&self, at: UnixMs) -> UnixMs {
+        let (wall, now) = (self.around.outside.now(), self.now());
+        UnixMs(wall.0.saturating_add(at.0).saturating_sub(now.0))
     }
 
     /// Waits for the next event; none when a link has ended for good.
@@ -153,12 +172,13 @@ impl World {
             }
             tokio::select! {
                 biased;
+                // What operators say comes last: however much it is, the rest is seen to.
+                _ = self.ticks.tick() => return Some(Event::Tick),
+                _ = self.meter_ticks.tick() => {}
+                event = self.events.recv() => return event,
                 heard = poll_fn(|cx| poll_lines(&mut self.lines, &mut self.heard, cx)) => {
                     return heard.map(|(operator, event)| Event::Link { operator, event });
                 }
-                event = self.events.recv() => return event,
-                _ = self.ticks.tick() => return Some(Event::Tick),
-                _ = self.meter_ticks.tick() => {}
             }
             self.read_meters().await;
         }
@@ -167,22 +187,49 @@ impl World {
     /// Decides; shows the outcome to those who look.
     pub fn apply(&mut self, event: Event, now: UnixMs) -> Effects {
         let effects = self.state.apply(event, now);
-        for line in &self.lines {
-            line.presence.send_replace(self.state.presence(&line.operator, self.around.facts.clone()));
-        }
         self.live.send_replace(self.state.live());
         effects
     }
 
-    async fn perform(&mut self, effects: Effects) -> Result<()> {
+    /// Shows the links what is here. What is not written down is not shown, but for what runs: its time is being served.
+    fn show(&self, pods: bool) {
+        for line in &self.lines {
+            let now = self.state.presence(&line.operator, self.around.facts.clone());
+            line.presence.send_modify(|shown| {
+                let pods = if pods { now.pods } else { std::mem::take(&mut shown.pods) };
+                *shown = Presence { pods, ..now };
+            });
+        }
+    }
+
+    async fn perform(&mut self, effects: Effects) {
         for effect in effects {
+            let Some(effect) = self.gate.pass(effect) else { continue };
             match effect {
-                Effect::Persist(records) => self.around.host.save(&records).await?,
+                Effect::Persist(records) if self.gate.unsaved().is_some() => self.gate.close(records),
+                Effect::Persist(records) => {
+                    if let Err(error) = self.around.host.save(&records).await {
+                        tracing::error!(reason = %error, "the records cannot be written; nothing new is begun until they can");
+                        self.gate.close(records);
+                        self.ready.push_back(Event::Records(Err(error.to_string())));
+                    }
+                }
                 Effect::Send { to, body } => self.send(&to, body).await,
                 other => self.start(other),
             }
         }
-        Ok(())
+        self.show(self.gate.unsaved().is_none());
+    }
+
+    /// Writes what could not be written before; then does what waited for it.
+    async fn write_again(&mut self) {
+        let Some(records) = self.gate.unsaved() else { return };
+        if self.around.host.save(records).await.is_ok() {
+            tracing::info!("the records are written again");
+            self.ready.push_back(Event::Records(Ok(())));
+            let held = self.gate.open();
+            self.perform(held.into()).await;
+        }
     }
 
     async fn send(&self, to: &OperatorName, body: Body) {
@@ -224,8 +271,9 @@ impl World {
                     }
                 });
             }
-            Effect::Prepare(spec) => {
+            Effect::Prepare(mut spec) => {
                 let id = spec.pod;
+                spec.ends_at = self.on_the_wall(spec.ends_at);
                 self.meters.insert(id, Meter::new(id, &spec.order, spec.lease, spec.fence));
                 let orders = keeper::prepare(*spec, Arc::clone(&self.around.host), self.to_world.clone());
                 self.pods.insert(id, orders);
@@ -233,7 +281,10 @@ impl World {
             Effect::Roster { pod, command, members, authorised, run } => {
                 self.order(pod, keeper::Order::Roster { command, members, authorised, run });
             }
-            Effect::Extend { pod, ends_at } => self.order(pod, keeper::Order::Extend { ends_at }),
+            Effect::Extend { pod, ends_at } => {
+                let ends_at = self.on_the_wall(ends_at);
+                self.order(pod, keeper::Order::Extend { ends_at });
+            }
             Effect::Stop { pod, .. } => self.order(pod, keeper::Order::Stop),
             Effect::Forget { pod } => self.forget(pod),
             Effect::OpenStream { to, stream } => {

@@ -41,6 +41,8 @@ pub enum Refusal {
     LeaseOver(Address),
     #[error("fence {fence} is not above {highest}, the highest of lease {lease}")]
     StaleFence { lease: Address, fence: u64, highest: u64 },
+    #[error("this worker cannot write its records ({0}): make room on its disk")]
+    RecordsUnwritable(String),
     #[error("this worker already handles {0} pods, its most")]
     TooManyPods(usize),
     #[error("pod {0} is not on this worker")]
@@ -92,6 +94,7 @@ impl Refusal {
         Self::LeaseNotActive(_) => "lease_not_active",
         Self::LeaseOver(_) => "lease_over",
         Self::StaleFence { .. } => "stale_fence",
+        Self::RecordsUnwritable(_) => "records_unwritable",
         Self::TooManyPods(_) => "too_many_pods",
         Self::PodUnknown(_) => "pod_unknown",
         Self::OtherOperator(_) => "other_operator",
@@ -102,12 +105,16 @@ impl Refusal {
         Self::Cancelled => "cancelled",
     }
 
-    /// Whether the chain may simply not show yet what the control plane has seen: worth another look within a moment.
+    /// Whether a moment may cure it: the chain does not show yet what the control plane has seen, or the disk is full.
     #[must_use]
     pub const fn may_pass(&self) -> bool {
         matches!(
             self,
-            Self::ChainUnreachable(_) | Self::OrderUnknown(_) | Self::LeaseUnknown { .. } | Self::LeaseNotActive(_)
+            Self::ChainUnreachable(_)
+                | Self::OrderUnknown(_)
+                | Self::LeaseUnknown { .. }
+                | Self::LeaseNotActive(_)
+                | Self::RecordsUnwritable(_)
         )
     }
 }

@@ -46,6 +46,8 @@ pub enum Event {
     Found(Vec<Found>),
     /// A meter has a new statement.
     Metered(SignedUsage),
+    /// The records cannot be written, and why; or they can again.
+    Records(Result<(), String>),
     /// Time has passed.
     Tick,
 }
@@ -149,6 +151,8 @@ struct Pod {
     stopping: Option<String>,
     /// Reads of the chain in a row that did not show its lease.
     unseen: u32,
+    /// Whether the end of its lease is known by this worker's own clock, not by what one before it wrote down.
+    end_seen: bool,
 }
 
 #[derive(Debug)]
@@ -169,6 +173,8 @@ pub struct State {
     /// Orders asked of the chain and not answered.
     reading: BTreeSet<Address>,
     usage: BTreeMap<PodId, SignedUsage>,
+    /// Why records cannot be written, while they cannot: nothing new is begun.
+    unwritable: Option<String>,
     guarded_at: UnixMs,
     slot_read_at: UnixMs,
     resumed_at: UnixMs,
@@ -192,13 +198,14 @@ impl State {
             operators: Operators::new(operators),
             reading: BTreeSet::new(),
             usage: BTreeMap::new(),
+            unwritable: None,
             guarded_at: UnixMs(0),
             slot_read_at: UnixMs(0),
             resumed_at: UnixMs(0),
         }
     }
 
-    /// Takes an event; says what to do.
+    /// Takes an event; says what to do. `now` is steady: it passes evenly, whatever is done to the machine's clock.
     pub fn apply(&mut self, event: Event, now: UnixMs) -> Effects {
         let mut out = Effects::new();
         match event {
@@ -222,6 +229,7 @@ impl State {
                     out.extend(self.operators.linked().map(|operator| usage(operator, &signed)));
                 }
             }
+            Event::Records(written) => self.unwritable = written.err(),
             Event::Tick => self.tick(now, &mut out),
         }
         out
@@ -293,6 +301,7 @@ impl Pod {
             generation: 0,
             stopping: None,
             unseen: 0,
+            end_seen: false,
         }
     }
 

@@ -61,7 +61,7 @@ pub struct PodRecord {
     pub index: OverlayIndex,
     /// End of the lease by the chain's clock, Unix seconds.
     pub end_s: i64,
-    /// The same on this machine's clock, milliseconds since 1970.
+    /// The same on this worker's clock when it wrote this, milliseconds since 1970.
     pub ends_at: UnixMs,
     /// The signed pod key statement, in hexadecimal, once the network stood.
     pub statement: Option<String>,

@@ -119,6 +119,9 @@ impl State {
         if view.renter != start.spec.renter {
             return Err(Refusal::OtherRenter);
         }
+        if let Some(why) = &self.unwritable {
+            return Err(Refusal::RecordsUnwritable(why.clone()));
+        }
         match view.standing(&start.lease, self.me.slot, &self.me.public) {
             Standing::Unknown => Err(Refusal::LeaseUnknown { order: start.order, lease: start.lease }),
             Standing::NotHere => Err(Refusal::LeaseNotHere(start.lease)),
@@ -193,7 +196,7 @@ impl State {
             ended: None,
         };
         self.make_room(out);
-        self.pods.insert(start.pod, Pod::new(record, Phase::Waiting, Some(plan)));
+        self.pods.insert(start.pod, Pod { end_seen: true, ..Pod::new(record, Phase::Waiting, Some(plan)) });
         out.push(Effect::Persist(self.records()));
         self.answer(from, start.command, Ok(()), out);
         self.prepare_waiting(out);

@@ -6,7 +6,8 @@ use atoll_domain::id::PodId;
 use atoll_domain::key::Address;
 use atoll_domain::time::UnixMs;
 
-use super::{Effect, Effects, Phase, State};
+use super::plan::GRACE;
+use super::{Effect, Effects, Phase, Pod, State};
 use crate::chain_view::{OrderView, SlotView, Standing};
 
 /// Between two looks at the leases of running pods.
@@ -38,7 +39,18 @@ impl State {
             self.slot_read_at = now;
             out.push(Effect::ReadSlot);
         }
+        self.end_by_time(now, out);
         self.clear_up(now, out);
+    }
+
+    /// Ends what is over with nobody to ask: the last look at the chain said until when. A supervisor does the same by
+    /// itself; this is for one that does not.
+    fn end_by_time(&mut self, now: UnixMs, out: &mut Effects) {
+        let over = |pod: &Pod| pod.is_live() && pod.end_seen && now >= pod.record.ends_at.after(GRACE);
+        let over: Vec<PodId> = self.pods.iter().filter(|(_, pod)| over(pod)).map(|(id, _)| *id).collect();
+        for id in over {
+            self.stop(id, "its lease has ended, and so has the grace", now, out);
+        }
     }
 
     pub(super) fn guard_now(&mut self, now: UnixMs, out: &mut Effects) {
@@ -73,12 +85,15 @@ impl State {
             match (standing, view) {
                 (Standing::Holds { mask, end_s }, Some(view)) if mask == pod.record.mask => {
                     pod.unseen = 0;
+                    let ends_at = super::plan::local_end(end_s, view, now);
                     if end_s != pod.record.end_s {
-                        pod.record.end_s = end_s;
-                        let ends_at = super::plan::local_end(end_s, view, now);
-                        pod.record.ends_at = ends_at;
+                        (pod.record.end_s, pod.record.ends_at) = (end_s, ends_at);
                         out.push(Effect::Extend { pod: *id, ends_at });
+                    } else if !pod.end_seen || ends_at < pod.record.ends_at {
+                        // Never later: a chain that stands still does not make leases longer.
+                        pod.record.ends_at = ends_at;
                     }
+                    pod.end_seen = true;
                 }
                 (Standing::Unknown | Standing::NotActive, _) => {
                     pod.unseen += 1;

@@ -20,6 +20,9 @@ use crate::world::store::PodRecord;
 
 /// Grace after a lease's end before its pod is killed; the supervisor keeps it even with the worker gone.
 pub(super) const GRACE: Duration = Duration::from_secs(30);
+/// How long after the end of its lease a pod key statement still holds. A lease may be lengthened, and no pod is vouched for
+/// twice; clocks of peers may be minutes off. What lets a peer in, and out again, is the chain and not this time.
+const STATEMENT_KEPT_S: u64 = 400 * 86_400;
 /// The overlay of a cluster is 10.77.0.0/16.
 const OVERLAY_PREFIX_BITS: u32 = 16;
 /// Where the store answers inside the pod.
@@ -104,13 +107,15 @@ impl Me {
 
     /// The signed statement that makes a pod's key count with its peers.
     pub(super) fn vouch(&self, record: &PodRecord, wg_public: [u8; 32], endpoint: SocketAddr) -> Vec<u8> {
+        // By the chain's clock: all of a lease's statements say the same, whatever is done to this machine's.
+        let end_s = u64::try_from(record.end_s).unwrap_or(0);
         let statement = PodKeyStatement {
             order: record.order.0,
             lease: record.lease.0,
             overlay_ip: record.index.address(),
             wg_public,
             endpoint,
-            expires_at_unix_s: record.ends_at.after(GRACE).secs(),
+            expires_at_unix_s: end_s.saturating_add(STATEMENT_KEPT_S),
         };
         statement.sign(&SigningKey::from_bytes(&self.device.seed())).to_bytes()
     }
