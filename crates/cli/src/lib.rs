@@ -12,6 +12,8 @@ pub mod bundle;
 pub mod chain;
 pub mod command;
 pub mod exit;
+#[cfg(test)]
+mod fuzz;
 pub mod jobs;
 pub mod manifest;
 pub mod output;

@@ -87,7 +87,8 @@ pub fn verify(receipt: &Receipt, pinned: Digest) -> Result<Verified, Invalid> {
     check_leases(&body, &order, &epochs)?;
     check_money(&body, &order)?;
     ensure(body.result.checked == CHECKED, || {
-        format!("it claims \"{}\", and version 1 can only claim \"{CHECKED}\"", body.result.checked)
+        let claim: String = body.result.checked.chars().take(80).collect();
+        format!("it claims \"{}\", and version 1 can only claim \"{CHECKED}\"", crate::output::plain(&claim))
     })?;
     ensure(body.result.state.is_final(), || format!("the job's state `{}` is not final", body.result.state.word()))?;
     let (proven, trusted, given) = account(&body, &order, &spec);
@@ -378,4 +379,4 @@ fn owners_for_threshold(body: &ReceiptBody) -> usize {
 
 #[cfg(test)]
 #[path = "verify_tests.rs"]
-mod tests;
+pub(crate) mod tests;

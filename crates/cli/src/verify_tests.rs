@@ -22,7 +22,7 @@ const FEED: u64 = 250_000;
 const POSTED: i64 = 1_000;
 const ACTIVE: i64 = 1_010;
 
-fn key(seed: u8) -> SecretKey {
+pub(crate) fn key(seed: u8) -> SecretKey {
     SecretKey::from_seed(&[seed; 32])
 }
 
@@ -37,7 +37,7 @@ fn network() -> NetworkRecord {
     NetworkRecord { program_id, genesis_hash, attestors, attestor_changes: vec![] }
 }
 
-fn pinned() -> Digest {
+pub(crate) fn pinned() -> Digest {
     let seat = [key(10).public().0, key(11).public().0].concat().try_into().unwrap();
     Digest(network::network_root(sha256, &PROGRAM_ID, &[5; 32], 1, &[seat]))
 }
@@ -131,7 +131,7 @@ fn lease(order: Address, n: u16, released_at_s: Option<i64>) -> LeaseRecord {
 }
 
 /// Two leases, the second a refill, attested in one epoch.
-fn body() -> ReceiptBody {
+pub(crate) fn body() -> ReceiptBody {
     static TRUE: LazyLock<ReceiptBody> = LazyLock::new(true_body);
     TRUE.clone()
 }
