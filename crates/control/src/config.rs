@@ -15,6 +15,8 @@ pub struct Config {
     pub state: PathBuf,
     /// Where API and links listen. Port 0 takes a free one, see `port_file`.
     pub listen: SocketAddr,
+    /// Where workers, clients and the operator's other nodes reach this node, `https://…`. Without it: where it listens.
+    pub url: Option<String>,
     /// Names and addresses that the certificate is made for, beside `127.0.0.1` and `localhost`.
     pub names: Vec<String>,
     /// The chain's JSON-RPC, `http://…` or `https://…`.
@@ -29,7 +31,7 @@ pub struct Config {
     pub strangers: bool,
     /// How often workers are asked to send heartbeats, in milliseconds. Three missed ones end a link.
     pub heartbeat_ms: u32,
-    /// The most connections at once, links and streams included.
+    /// The most connections at once, links and streams included; never more than the system has open files for.
     pub connections_max: u32,
     /// Requests per second that one API key (or one address without a key) may make on average.
     pub requests_per_s: u32,
@@ -89,6 +91,8 @@ pub struct Overrides {
     pub state: Option<PathBuf>,
     /// See [`Config::listen`].
     pub listen: Option<SocketAddr>,
+    /// See [`Config::url`].
+    pub url: Option<String>,
     /// See [`Config::names`].
     pub names: Option<Vec<String>>,
     /// See [`Config::rpc`].
@@ -167,6 +171,7 @@ impl Config {
         let state = given.state.ok_or(ConfigError::Missing { field: "state", flag: "state" })?;
         let config = Self {
             listen: given.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8443))),
+            url: given.url,
             names: given.names.unwrap_or_default(),
             rpc: given.rpc.ok_or(ConfigError::Missing { field: "rpc", flag: "rpc" })?,
             store: given.store.unwrap_or_else(|| format!("sqlite:{}", state.join("control.db").display())),
@@ -174,14 +179,16 @@ impl Config {
             port_file: given.port_file,
             strangers: given.strangers.unwrap_or(true),
             heartbeat_ms: given.heartbeat_ms.unwrap_or(1000),
-            connections_max: given.connections_max.unwrap_or(8192),
+            connections_max: given.connections_max.unwrap_or(65_536),
             requests_per_s: given.requests_per_s.unwrap_or(50),
             requests_burst: given.requests_burst.unwrap_or(200),
             attest_turn: match given.attest_turn {
                 None => Turn::default(),
-                Some(value) => value
-                    .parse()
-                    .map_err(|rule| ConfigError::Range { field: "attest_turn", value: value.clone(), rule })?,
+                Some(value) => value.parse().map_err(|rule| ConfigError::Range {
+                    field: "attest_turn",
+                    value: value.clone(),
+                    rule,
+                })?,
             },
             orphan_grace_s: given.orphan_grace_s.unwrap_or(60),
             state,
@@ -195,6 +202,12 @@ impl Config {
         if !(100..=60_000).contains(&self.heartbeat_ms) {
             return Err(range("heartbeat_ms", self.heartbeat_ms, "it must be 100 to 60000 milliseconds"));
         }
+        let plain =
+            |url: &String| url.starts_with("https://") && url.len() <= 255 && url.parse::<axum::http::Uri>().is_ok();
+        if let Some(url) = self.url.as_ref().filter(|url| !plain(url)) {
+            let rule = "it must be https://HOST:PORT";
+            return Err(ConfigError::Range { field: "url", value: url.clone(), rule });
+        }
         if self.connections_max < 16 {
             return Err(range("connections_max", self.connections_max, "it must be at least 16"));
         }
@@ -203,6 +216,12 @@ impl Config {
             return Err(range("requests_per_s", self.requests_per_s, rule));
         }
         Ok(())
+    }
+
+    /// [`url`](Self::url), or where the node listens.
+    #[must_use]
+    pub fn url(&self) -> String {
+        self.url.clone().unwrap_or_else(|| format!("https://{}", self.listen))
     }
 
     /// [`heartbeat_ms`](Self::heartbeat_ms) as a length.
@@ -218,6 +237,7 @@ impl Overrides {
         Self {
             state: self.state.or(below.state),
             listen: self.listen.or(below.listen),
+            url: self.url.or(below.url),
             names: self.names.or(below.names),
             rpc: self.rpc.or(below.rpc),
             store: self.store.or(below.store),

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use crate::app::market::Market;
 use crate::config::Config;
 use crate::link::Links;
+use crate::neighbours::Neighbours;
 use crate::objects::Objects;
 use crate::pod_store::Tenants;
 use crate::store::Store;
@@ -106,6 +107,8 @@ pub struct Control {
     pub market: Market,
     /// This node's keys.
     pub keys: Keys,
+    /// The way to the operator's other nodes.
+    pub neighbours: Arc<dyn Neighbours>,
     /// Time and randomness.
     pub world: Arc<dyn World>,
     /// What is counted of tenants.
@@ -131,13 +134,15 @@ pub struct Parts {
     pub objects: Objects,
     /// See [`Control::keys`].
     pub keys: Keys,
+    /// See [`Control::neighbours`].
+    pub neighbours: Arc<dyn Neighbours>,
 }
 
 impl Control {
     /// A node, at rest. `http::router` is what it answers with, [`crate::work::run`] what it does by itself.
     #[must_use]
     pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts { config, store, world, rpc, objects, keys } = parts;
+        let Parts { config, store, world, rpc, objects, keys, neighbours } = parts;
         Arc::new(Self {
             links: Links::new(Arc::clone(&world)),
             market: Market::default(),
@@ -150,6 +155,7 @@ impl Control {
             rpc,
             objects,
             keys,
+            neighbours,
         })
     }
 

@@ -13,6 +13,7 @@ pub mod control;
 pub mod error;
 pub mod http;
 pub mod link;
+pub mod neighbours;
 pub mod objects;
 pub mod places;
 pub mod pod_store;

@@ -18,14 +18,19 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::app::network;
 use crate::config::Config;
 pub use crate::connections::connection_over;
 use crate::connections::{Connections, DRAIN_MAX};
 use crate::control::{Control, Keys, Parts, World};
+use crate::neighbours::{Pinned, reachable};
 use crate::objects::Objects;
 use crate::places::Places;
 use crate::store::Store;
 use crate::{http, link, tls};
+
+/// Open files that are not for connections: the store, the chain, objects, a margin.
+const FILES_RESERVED: u64 = 256;
 
 /// The real world.
 #[derive(Debug)]
@@ -50,10 +55,18 @@ impl World for RealWorld {
 /// When it cannot start: unusable state, store, chain address or port.
 pub async fn serve(config: Config) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
+    let files = raise_open_files()?;
+    let connections_max = config.connections_max.min(u32::try_from(files - FILES_RESERVED).unwrap_or(u32::MAX));
+    let config = Config { connections_max, ..config };
+    tracing::info!(files, connections_max, "connections that fit");
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
     let store = crate::store::open(&config.store).await.context("opening the store")?;
     let node = Node::listen(config, store, Arc::new(RealWorld), stop.clone()).await?;
+    if let Err(wrong) = is_the_right_chain(&node.control).await? {
+        node.stop().await;
+        return Err(wrong.into());
+    }
     let mut reconcilers = crate::tasks::spawn(&node.control, &stop);
     let ended = tokio::select! {
         biased;
@@ -69,6 +82,31 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     node.stop().await;
     drain(reconcilers).await;
     ended.context("this node stops: start it again, it goes on from its store")
+}
+
+/// Whether the chain is the store's. One that does not answer now is asked again by a reconciler.
+async fn is_the_right_chain(control: &Control) -> anyhow::Result<Result<(), network::Wrong>> {
+    let pin = control.store.network().await.context("asking the store for its network")?;
+    Ok(match network::cluster(control).await {
+        Ok(found) => network::check(found, None, pin),
+        Err(error) => {
+            tracing::warn!(%error, "the chain does not answer; nothing is done before it does");
+            Ok(())
+        }
+    })
+}
+
+/// Raises the bound on open files as far as the system lets it be: each connection is one.
+fn raise_open_files() -> anyhow::Result<u64> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).context("asking how many files may be open")?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("raising how many files may be open")?;
+    if hard < 2 * FILES_RESERVED {
+        anyhow::bail!(
+            "at most {hard} files may be open, too few to serve: raise the limit (`ulimit -Hn`) to 8192 or more"
+        );
+    }
+    Ok(hard)
 }
 
 async fn drain(mut tasks: JoinSet<()>) {
@@ -105,6 +143,8 @@ impl Node {
         let listener =
             TcpListener::bind(config.listen).await.with_context(|| format!("listening on {}", config.listen))?;
         let address = listener.local_addr()?;
+        let url = config.url.clone().unwrap_or_else(|| format!("https://{}", reachable(address)));
+        let config = Config { url: Some(url), ..config };
         let control = Control::new(parts(config, store, world)?);
         let tasks = TaskTracker::new();
         let connections = Connections {
@@ -116,6 +156,7 @@ impl Node {
         };
         tasks.spawn(atoll_life::bound(connections.accept(listener)));
         tasks.spawn(atoll_life::bound(link::flush_observations(Arc::clone(&control), stop.clone())));
+        tasks.spawn(atoll_life::bound(link::attend(Arc::clone(&control), stop.clone())));
         if let Some(path) = &control.config.port_file {
             tls::write_new(path, format!("{}\n", address.port()).as_bytes(), 0o644)?;
         }
@@ -141,7 +182,8 @@ fn parts(config: Config, store: Arc<dyn Store>, world: Arc<dyn World>) -> anyhow
     world.random(&mut seed);
     let rpc = atoll_chain::Rpc::new(atoll_chain::RpcConfig::new(&config.rpc, u64::from_le_bytes(seed)))?;
     let objects = Objects::open(&config.objects).with_context(|| format!("opening {}", config.objects.display()))?;
-    Ok(Parts { config, store, world, rpc, objects, keys })
+    let neighbours = Arc::new(Pinned::of(&config.state)?);
+    Ok(Parts { config, store, world, rpc, objects, keys, neighbours })
 }
 
 /// Loads the node's keys from `keys/`, making those that are not there.

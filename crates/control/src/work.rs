@@ -14,6 +14,7 @@ use crate::{link, tasks};
 pub fn spawn(control: &Arc<Control>, stop: &CancellationToken) -> JoinSet<()> {
     let mut set = tasks::spawn(control, stop);
     set.spawn(atoll_life::bound(link::flush_observations(Arc::clone(control), stop.clone())));
+    set.spawn(atoll_life::bound(link::attend(Arc::clone(control), stop.clone())));
     set
 }
 

@@ -4,7 +4,7 @@
 //! decides in the end: a view that is a second old costs a refused fill, never a double lease.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use atoll_domain::id::WorkerId;
 use atoll_domain::key::{Address, Digest, PublicKey};
@@ -77,22 +77,41 @@ impl MarketView {
     }
 }
 
-/// The latest view, or none before the chain answered for the first time.
+/// The latest view; none before the chain answered for the first time, and while it is not the one of this store.
 #[derive(Clone, Debug, Default)]
-pub struct Market(Arc<RwLock<Option<Arc<MarketView>>>>);
+pub struct Market(Arc<RwLock<Read>>);
+
+#[derive(Debug, Default)]
+struct Read {
+    view: Option<Arc<MarketView>>,
+    refusal: Option<String>,
+}
 
 impl Market {
     /// The latest view.
     #[must_use]
     pub fn snapshot(&self) -> Option<Arc<MarketView>> {
-        self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+        self.0.read().unwrap_or_else(PoisonError::into_inner).view.clone()
+    }
+
+    /// Why what the chain shows is not believed, in words.
+    #[must_use]
+    pub fn refusal(&self) -> Option<String> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).refusal.clone()
+    }
+
+    /// The chain is another one than it should be: there is no view until [`put`](Self::put) brings the right one's.
+    pub fn refuse(&self, why: String) {
+        let mut slot = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        *slot = Read { view: None, refusal: Some(why) };
     }
 
     /// Puts a fresh view in place; true when it differs from the one before in more than time.
     pub fn put(&self, view: MarketView) -> bool {
-        let mut slot = self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let same = slot.as_deref().is_some_and(|old| MarketView { chain_time: view.chain_time, ..old.clone() } == view);
-        *slot = Some(Arc::new(view));
+        let mut slot = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let old = slot.view.as_deref();
+        let same = old.is_some_and(|old| MarketView { chain_time: view.chain_time, ..old.clone() } == view);
+        *slot = Read { view: Some(Arc::new(view)), refusal: None };
         !same
     }
 }

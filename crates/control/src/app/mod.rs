@@ -9,6 +9,7 @@ pub mod jobs;
 pub mod kept;
 pub mod leaves;
 pub mod market;
+pub mod network;
 pub mod order;
 pub mod pod_token;
 pub mod quotes;

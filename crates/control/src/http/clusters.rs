@@ -20,9 +20,9 @@ use crate::app::auth::Caller;
 use crate::app::jobs;
 use crate::control::Control;
 use crate::error::{ApiError, Code};
-use crate::link::{ByteStream, Target};
+use crate::link::Target;
+use crate::neighbours::{self, PASSED_HEADER, Stream};
 use crate::ray::DASHBOARD_PORT;
-use crate::store::rows::Job;
 
 /// Request headers that belong to one connection, or to the caller and this node. With them goes whatever `Connection`
 /// names, and all that begins with [`OURS`].
@@ -73,43 +73,66 @@ pub(crate) async fn ray(
     State(control): State<Arc<Control>>,
     caller: Caller,
     Path((cluster, path)): Path<(String, String)>,
-    request: Request,
+    mut request: Request,
 ) -> Result<Response, ApiError> {
     let cluster: ClusterId = extract::id(&cluster, "cluster")?;
     let job = control.store.job_by_cluster(cluster).await?.filter(|job| job.user == caller.user.id);
     let job = job.ok_or_else(|| ApiError::not_found("cluster"))?;
-    let stream = head_stream(&control, &job).await?;
-    forward(stream, request, &path, &job.now.runtime_token).await
-}
-
-async fn head_stream(control: &Control, job: &Job) -> Result<ByteStream, ApiError> {
-    let unreachable =
-        |why: String| ApiError::new(Code::HeadUnreachable, format!("the cluster's head cannot be reached: {why}"));
-    let head = jobs::head(control, job).await?;
+    let head = jobs::head(&control, &job).await?;
     let head = head.ok_or_else(|| unreachable(format!("the job is {} and has no head now", job.now.state)))?;
+    if let Some(node) = control.links.holder(head.worker).filter(|_| !control.links.is_here(head.worker)) {
+        return pass_on(&control, &node, request).await;
+    }
     let stream = control.links.open_stream(head.worker, head.id, Target::Port(DASHBOARD_PORT)).await;
-    stream.map_err(|error| unreachable(error.to_string()))
+    let stream = stream.map_err(|error| unreachable(error.to_string()))?;
+    let upgrade = outgoing(&mut request, &path, &job.now.runtime_token)?;
+    forward(Box::new(stream), request, upgrade).await
 }
 
-/// The request as the head shall see it.
+fn unreachable(why: impl std::fmt::Display) -> ApiError {
+    ApiError::new(Code::HeadUnreachable, format!("the cluster's head cannot be reached: {why}"))
+}
+
+/// Hands the request as it is to the node that holds the head's link, which checks the caller anew.
+async fn pass_on(control: &Control, node: &str, mut request: Request) -> Result<Response, ApiError> {
+    if request.headers().contains_key(PASSED_HEADER) {
+        return Err(unreachable("its worker changes nodes now, try again in a second"));
+    }
+    let stream = control.neighbours.dial(node).await;
+    let stream = stream.map_err(|error| unreachable(format!("the node that its worker is linked to: {error}")))?;
+    let caller = request.headers().get(header::AUTHORIZATION).cloned();
+    let upgrade = strip(request.headers_mut());
+    let headers = request.headers_mut();
+    headers.insert(header::HOST, HeaderValue::from_static("node"));
+    headers.extend(caller.map(|caller| (header::AUTHORIZATION, caller)));
+    headers.insert(PASSED_HEADER, HeaderValue::from_static("1"));
+    forward(stream, request, upgrade).await
+}
+
+/// The request as the head shall see it; whether it asks for a WebSocket.
 fn outgoing(request: &mut Request, path: &str, token: &str) -> Result<bool, ApiError> {
     let bad = |_| ApiError::new(Code::BadRequest, "the path cannot be passed on");
     let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
     *request.uri_mut() = format!("/{}{query}", encoded(path)).parse::<Uri>().map_err(bad)?;
-    let upgrade =
-        request.headers().get(header::UPGRADE).is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    let upgrade = strip(request.headers_mut());
     let headers = request.headers_mut();
-    for name in private(headers) {
-        headers.remove(name);
-    }
     headers.insert(header::HOST, HeaderValue::from_static("ray"));
     let token = HeaderValue::try_from(format!("Bearer {token}")).map_err(ApiError::internal)?;
     headers.insert(header::AUTHORIZATION, token);
+    Ok(upgrade)
+}
+
+/// Takes out what stays here; whether the request asks for a WebSocket.
+fn strip(headers: &mut HeaderMap) -> bool {
+    let upgrade = headers.get(header::UPGRADE).is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    for name in private(headers) {
+        headers.remove(name);
+    }
     if upgrade {
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     }
-    Ok(upgrade)
+    upgrade
 }
 
 /// The names of a request's headers that stay here.
@@ -130,20 +153,10 @@ fn encoded(path: &str) -> String {
     path.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }
 
-async fn forward(stream: ByteStream, mut request: Request, path: &str, token: &str) -> Result<Response, ApiError> {
-    let unreachable = |error: hyper::Error| {
-        ApiError::new(Code::HeadUnreachable, format!("the cluster's head broke the connection: {error}"))
-    };
-    let upgrade = outgoing(&mut request, path, token)?;
+async fn forward(stream: Box<dyn Stream>, mut request: Request, upgrade: bool) -> Result<Response, ApiError> {
     let ours = request.extensions_mut().remove::<OnUpgrade>();
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(unreachable)?;
-    atoll_life::spawn(async move {
-        if let Err(error) = connection.with_upgrades().await {
-            tracing::debug!(%error, "a connection to a cluster's head broke");
-        }
-    });
-    let mut answer = sender.send_request(request).await.map_err(unreachable)?;
+    let broken = |error: hyper::Error| unreachable(format!("it broke the connection: {error}"));
+    let mut answer = neighbours::send(stream, request).await.map_err(broken)?;
     if let (StatusCode::SWITCHING_PROTOCOLS, true, Some(ours)) = (answer.status(), upgrade, ours) {
         let theirs = hyper::upgrade::on(&mut answer);
         atoll_life::spawn(splice(ours, theirs));

@@ -28,8 +28,9 @@ use crate::tls::Peer;
 const HELLO_MAX: Duration = Duration::from_secs(5);
 /// The longest one frame may take to be written.
 const WRITE_MAX: Duration = Duration::from_secs(10);
-/// How often the outbox is looked into when nobody wakes it: another node may have written to it.
-const OUTBOX_PERIOD: Duration = Duration::from_secs(2);
+/// How often the outbox is looked into when nobody wakes it. `attend` does for what other nodes write to it; this is for
+/// what it misses.
+const OUTBOX_PERIOD: Duration = Duration::from_secs(10);
 /// Commands read from the outbox at once.
 const COMMANDS_MAX: u32 = 256;
 /// Heartbeats that may be missed.
@@ -188,6 +189,10 @@ fn read_hello(control: &Control, hello: &Hello) -> Result<Worker, End> {
 
 /// The slot that the worker names must be this device key's.
 async fn check_chain(control: &Control, worker: &Worker) -> Result<(), End> {
+    if let Some(why) = control.market.refusal() {
+        // No fault of the worker's: it shall come again, to another node perhaps.
+        return Err(End::Failed(anyhow::anyhow!(why)));
+    }
     let SlotRef { page, slot } = worker.at;
     let account =
         control.rpc.account(&atoll_chain::Address(page.0)).await.map_err(|error| End::Failed(error.into()))?;

@@ -112,6 +112,10 @@ async fn check_statement(link: &Link, pod: &Pod, statement: &[u8]) -> Result<(),
 async fn change_pod(link: &mut Link, pod: &Pod, change: &PodChange) -> Result<(), End> {
     let control = &link.control;
     let state = change.state.unwrap_or(pod.state);
+    if state.is_over() {
+        // Whoever attests its last leaf may be another node: what this one saw must be there before it is over.
+        super::flush(control).await;
+    }
     let mut message = format!("pod {} on {} is {state}", pod.index.address(), pod.worker);
     if let Some(reason) = &change.reason {
         message.push_str(": ");

@@ -1,17 +1,19 @@
-//! Workers linked to this node: who is there, waking their outboxes, byte streams into their pods.
+//! Workers linked to this node and to its neighbours: who is where, waking outboxes, byte streams into pods.
 //!
 //! [`Links`] is the handle that reconcilers and handlers hold. `connection` runs one link from `Hello` to its end,
 //! `session` numbers messages, `inbound` carries out what workers say, `stream` is a byte stream over a WebSocket,
-//! `routes` the three paths. Liveness lives here, in memory; commands live in the store's outbox, so that any node can
-//! deliver them. A link proves a device key and its slot on the chain; what a worker *says* is believed only about its
-//! own pods.
+//! `routes` the three paths; `presence` knows which node holds which link, `attend` tells and asks the others. A worker has
+//! one link, at one node. Liveness lives in memory; commands live in the store's outbox, so that any node can deliver them.
+//! A link proves a device key and its slot on the chain; what a worker *says* is believed only about its own pods.
 
+mod attend;
 mod connection;
 mod inbound;
+mod presence;
 mod routes;
 mod session;
-mod stream;
 mod strays;
+mod stream;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,15 +21,17 @@ use std::time::Duration;
 
 use atoll_api::link::envelope::Body;
 use atoll_api::link::{OpenStream, open_stream};
-use atoll_domain::id::{PodId, StreamId, WorkerId};
+use atoll_domain::id::{NodeId, PodId, StreamId, WorkerId};
 use atoll_domain::meter::Observation;
-use atoll_domain::time::UnixMs;
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::control::{Control, World};
+use crate::store::rows::{Beat, Held, Node};
+use presence::Presence;
 use session::Session;
 
+pub(crate) use attend::attend;
 pub use routes::routes;
 pub use stream::ByteStream;
 
@@ -76,9 +80,14 @@ pub struct Links(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     world: Arc<dyn World>,
-    started: UnixMs,
+    node: NodeId,
     stop: CancellationToken,
     workers: Mutex<BTreeMap<WorkerId, Linked>>,
+    presence: Mutex<Presence>,
+    /// Links of this node that ended and that the others have not been told of.
+    ended: Mutex<Vec<(WorkerId, u64)>>,
+    /// Wakes whoever tells them.
+    changed: Notify,
     seen: Mutex<BTreeMap<PodId, Seen>>,
     asked: Mutex<BTreeMap<StreamId, Asked>>,
 }
@@ -89,12 +98,13 @@ struct Linked {
     session: Session,
     /// The connection that speaks for it now.
     connection: Option<Connection>,
-    /// When the last one ended.
-    unlinked_since: UnixMs,
+    /// Whether the other nodes were told of that connection.
+    told: bool,
 }
 
 #[derive(Clone, Debug)]
 struct Connection {
+    /// Below 2^63: the store keeps it.
     number: u64,
     wake: Arc<Notify>,
     end: CancellationToken,
@@ -112,46 +122,141 @@ struct Asked {
     dialled: oneshot::Sender<ByteStream>,
 }
 
+/// Workers and the numbers of their links.
+type Told = Vec<(WorkerId, u64)>;
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Links {
-    /// No worker is linked yet; those this node never saw count as gone since now.
+    /// No worker is linked yet, and no other node is known.
     #[must_use]
     pub fn new(world: Arc<dyn World>) -> Self {
-        let started = world.now();
+        let mut id = [0; 16];
+        world.random(&mut id);
+        let node = NodeId::from_random(id);
         Self(Arc::new(Inner {
             world,
-            started,
+            node,
             stop: CancellationToken::new(),
             workers: Mutex::default(),
+            presence: Mutex::new(Presence::new(node)),
+            ended: Mutex::default(),
+            changed: Notify::new(),
             seen: Mutex::default(),
             asked: Mutex::default(),
         }))
     }
 
-    /// Whether a worker's link stands.
+    /// This node, from its start to its end.
     #[must_use]
-    pub fn is_linked(&self, worker: WorkerId) -> bool {
+    pub fn node(&self) -> NodeId {
+        self.0.node
+    }
+
+    /// Whether a worker's link stands at this node.
+    #[must_use]
+    pub fn is_here(&self, worker: WorkerId) -> bool {
         lock(&self.0.workers).get(&worker).is_some_and(|linked| linked.connection.is_some())
     }
 
-    /// All workers whose links stand.
+    /// Whether a worker's link stands, at this node or at another that lives.
+    #[must_use]
+    pub fn is_linked(&self, worker: WorkerId) -> bool {
+        self.is_here(worker) || lock(&self.0.presence).holder(worker).is_some()
+    }
+
+    /// Where the other living node that holds a worker's link is reached.
+    #[must_use]
+    pub fn holder(&self, worker: WorkerId) -> Option<String> {
+        lock(&self.0.presence).holder(worker).map(str::to_owned)
+    }
+
+    /// All workers whose links stand at this node.
     #[must_use]
     pub fn linked(&self) -> BTreeSet<WorkerId> {
         let workers = lock(&self.0.workers);
         workers.iter().filter(|(_, linked)| linked.connection.is_some()).map(|(id, _)| *id).collect()
     }
 
-    /// Since when a worker is away; none while it is linked. One that this node never saw is away since its start.
+    /// How long this node has watched a worker without a link at any node; none while there is one.
     #[must_use]
-    pub fn unlinked_since(&self, worker: WorkerId) -> Option<UnixMs> {
-        match lock(&self.0.workers).get(&worker) {
-            Some(linked) if linked.connection.is_some() => None,
-            Some(linked) => Some(linked.unlinked_since),
-            None => Some(self.0.started),
+    pub fn away(&self, worker: WorkerId) -> Option<Duration> {
+        if self.is_here(worker) {
+            return None;
         }
+        lock(&self.0.presence).away(worker)
+    }
+
+    /// The link that the store has of a worker: what a decision that the worker is gone rests on.
+    #[must_use]
+    pub fn held(&self, worker: WorkerId) -> Option<Held> {
+        lock(&self.0.presence).held(worker)
+    }
+
+    /// Whether this node, of all that live, looks after what has this name. Others may think the same for a moment.
+    #[must_use]
+    pub fn is_home(&self, name: impl std::fmt::Display) -> bool {
+        lock(&self.0.presence).is_home(name.to_string().as_bytes())
+    }
+
+    fn is_alone(&self) -> bool {
+        lock(&self.0.presence).is_alone()
+    }
+
+    /// Waits until links began or ended here that nobody was told of.
+    async fn changed(&self) {
+        self.0.changed.notified().await;
+    }
+
+    /// Links that began and ended here and that the other nodes have not been told of.
+    fn untold(&self) -> (Told, Told) {
+        let ended = lock(&self.0.ended).clone();
+        let workers = lock(&self.0.workers);
+        let begun = workers.iter().filter(|(_, linked)| !linked.told);
+        let begun = begun.filter_map(|(id, linked)| Some((*id, linked.connection.as_ref()?.number)));
+        (begun.collect(), ended)
+    }
+
+    /// They have.
+    fn told(&self, beat: &Beat) {
+        lock(&self.0.ended).retain(|link| !beat.ended.contains(link));
+        let mut workers = lock(&self.0.workers);
+        for (worker, number) in &beat.begun {
+            if let Some(linked) = workers.get_mut(worker) {
+                linked.told |= linked.connection.as_ref().is_some_and(|current| current.number == *number);
+            }
+        }
+    }
+
+    /// Takes in which nodes there are; true when links must be read.
+    fn look(&self, passed: Duration, nodes: &[Node]) -> bool {
+        lock(&self.0.presence).look(passed, nodes)
+    }
+
+    /// Takes in who holds which link. A link of this node that another one has taken over ends here: the worker left it
+    /// without a word. One that the store lost is told again.
+    fn compare(&self, held: BTreeMap<WorkerId, Held>) {
+        for (worker, linked) in lock(&self.0.workers).iter_mut().filter(|(_, linked)| linked.told) {
+            let Some(connection) = &linked.connection else { continue };
+            match held.get(worker) {
+                Some(now) if *now == (Held { node: self.0.node, number: connection.number }) => {}
+                Some(now) if now.node != self.0.node => connection.end.cancel(),
+                _ => linked.told = false,
+            }
+        }
+        lock(&self.0.presence).links(held);
+    }
+
+    /// Notes who is linked now and who is not any more.
+    fn settle(&self) {
+        let here = self.linked();
+        lock(&self.0.presence).settle(&here);
+    }
+
+    fn forgotten(&self, url: &str) -> Vec<NodeId> {
+        lock(&self.0.presence).forgotten(url)
     }
 
     /// Looks into a worker's outbox now, if it is linked here.
@@ -234,16 +339,18 @@ impl Links {
     /// the highest message received in it.
     fn begin(&self, worker: WorkerId, resume: (u64, u64), fresh: (u64, u64)) -> (Connection, bool, u64) {
         let (number, session) = fresh;
-        let connection = Connection { number, wake: Arc::default(), end: self.0.stop.child_token() };
+        let connection = Connection { number: number >> 1, wake: Arc::default(), end: self.0.stop.child_token() };
         let mut workers = lock(&self.0.workers);
         let linked = workers.entry(worker).or_insert_with(|| Linked {
             session: Session::new(session),
             connection: None,
-            unlinked_since: self.0.started,
+            told: false,
         });
         if let Some(replaced) = linked.connection.replace(connection.clone()) {
             replaced.end.cancel();
         }
+        linked.told = false;
+        self.0.changed.notify_one();
         let resumed = linked.session.resume(resume.0, resume.1);
         if !resumed {
             linked.session = Session::new(session);
@@ -253,14 +360,15 @@ impl Links {
 
     /// Gives a link up, unless another connection has taken it over. True when the worker is away now.
     fn end(&self, worker: WorkerId, connection: &Connection) -> bool {
-        let now = self.0.world.now();
         let mut workers = lock(&self.0.workers);
         let Some(linked) = workers.get_mut(&worker) else { return false };
         if linked.connection.as_ref().is_none_or(|current| current.number != connection.number) {
             return false;
         }
         linked.connection = None;
-        linked.unlinked_since = now;
+        drop(workers);
+        lock(&self.0.ended).push((worker, connection.number));
+        self.0.changed.notify_one();
         true
     }
 
@@ -317,15 +425,20 @@ impl Drop for Forget<'_> {
 pub(crate) async fn flush_observations(control: Arc<Control>, stop: CancellationToken) {
     loop {
         let stopped = tokio::time::timeout(FLUSH_PERIOD, stop.cancelled()).await.is_ok();
-        let seen = control.links.unwritten();
-        if !seen.is_empty() {
-            match control.store.observations_put(&seen).await {
-                Ok(()) => control.links.written(&seen),
-                Err(error) => tracing::warn!(%error, "observations could not be written; the next round repeats them"),
-            }
-        }
+        flush(&control).await;
         if stopped {
             return;
         }
+    }
+}
+
+async fn flush(control: &Control) {
+    let seen = control.links.unwritten();
+    if seen.is_empty() {
+        return;
+    }
+    match control.store.observations_put(&seen).await {
+        Ok(()) => control.links.written(&seen),
+        Err(error) => tracing::warn!(%error, "observations could not be written; the next round repeats them"),
     }
 }

@@ -8,6 +8,7 @@
 //! chain and what it answered), blobs (the object store).
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "no simulation runs these tests")]
 mod conformance;
 mod postgres;
 pub mod rows;
@@ -19,14 +20,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use atoll_domain::id::{ApiKeyId, ClusterId, CommandId, JobId, PodId, UserId, WorkerId};
+use atoll_domain::id::{ApiKeyId, ClusterId, CommandId, JobId, NodeId, PodId, UserId, WorkerId};
 use atoll_domain::key::{Address, Digest, PublicKey};
 use atoll_domain::meter::{Observation, SignedUsage};
 use atoll_domain::time::UnixMs;
 
 use rows::{
-    AdoptedJob, ApiKey, ChainTx, ChainTxState, Command, CommandAnswer, Epoch, Event, Job, JobChange, NewJob, Origin,
-    Pod, PodChange, Reservation, Stray, User, Worker,
+    AdoptedJob, ApiKey, Beat, ChainTx, ChainTxState, Command, CommandAnswer, Epoch, Event, Held, Job, JobChange,
+    NetworkPin, NewJob, News, Origin, Pod, PodChange, Reservation, Stray, User, Worker,
 };
 
 /// Why the store did not do something.
@@ -209,6 +210,25 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     async fn stray_orders(&self) -> Result<Vec<Address>>;
     /// Drops an order's strays that were last reported before a time.
     async fn strays_drop(&self, order: &Address, before: UnixMs) -> Result<()>;
+
+    // Nodes over this store.
+
+    /// Writes that a node lives, and which links began and ended there: one that began takes over from any other node.
+    async fn node_beat(&self, beat: &Beat) -> Result<()>;
+    /// Which nodes there are, whether a job changed, and which commands were added after a number.
+    async fn news(&self, commands_after: u64) -> Result<News>;
+    /// The number of the latest command.
+    async fn last_command(&self) -> Result<u64>;
+    /// Who holds which worker's link, by worker.
+    async fn links(&self) -> Result<BTreeMap<WorkerId, Held>>;
+    /// Forgets nodes that ended or were silent for long, with their links.
+    async fn nodes_drop(&self, nodes: &[NodeId]) -> Result<()>;
+    /// As [`pod_change`](Self::pod_change), unless the link of the pod's worker is no longer `seen`.
+    async fn pod_lose(&self, id: PodId, seen: Option<Held>, change: &PodChange, events: &[Event]) -> Result<bool>;
+    /// Remembers the network that this store is for; the first one stays, and is returned.
+    async fn network_pin(&self, pin: &NetworkPin) -> Result<NetworkPin>;
+    /// That network, once it is known.
+    async fn network(&self) -> Result<Option<NetworkPin>>;
 
     /// Whether the store answers, for `/readyz`.
     async fn ping(&self) -> Result<()>;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use atoll_domain::cluster::{OverlayIndex, PodRole, PodState};
-use atoll_domain::id::{ApiKeyId, ClusterId, CommandId, JobId, PodId, UserId, WorkerId};
+use atoll_domain::id::{ApiKeyId, ClusterId, CommandId, JobId, NodeId, PodId, UserId, WorkerId};
 use atoll_domain::job::{JobOutcome, JobState};
 use atoll_domain::key::{Address, Digest, PublicKey, Signature};
 use atoll_domain::meter::{Observation, SignedUsage};
@@ -458,4 +458,61 @@ pub struct EpochLeaf {
     pub flags: u8,
     /// Root over (slot, seconds, verdict).
     pub slots_root: Digest,
+}
+
+/// A control node over this store, as another one sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Its id.
+    pub id: NodeId,
+    /// Where others reach it.
+    pub url: String,
+    /// Its beats so far.
+    pub beat: u64,
+    /// How often links of its were written.
+    pub changes: u64,
+}
+
+/// What a node writes of itself every second, and when its links change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Beat {
+    /// Who.
+    pub node: NodeId,
+    /// Where others reach it.
+    pub url: String,
+    /// One more with each beat.
+    pub count: u64,
+    /// Links that began here: worker and number.
+    pub begun: Vec<(WorkerId, u64)>,
+    /// Links that ended here.
+    pub ended: Vec<(WorkerId, u64)>,
+}
+
+/// Who holds a worker's link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The node.
+    pub node: NodeId,
+    /// Tells a worker's links apart.
+    pub number: u64,
+}
+
+/// What a node asks for several times a second, to see what others did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct News {
+    /// All nodes, by id.
+    pub nodes: Vec<Node>,
+    /// A number that changes whenever an open job does.
+    pub jobs: u64,
+    /// Commands after the number asked for: number and worker.
+    pub commands: Vec<(u64, WorkerId)>,
+}
+
+/// The network that a store is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NetworkPin {
+    /// The cluster.
+    pub genesis_hash: PublicKey,
+    /// The network on it.
+    pub network_root: Digest,
 }

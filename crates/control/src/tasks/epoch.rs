@@ -168,6 +168,9 @@ impl Reconciler for Epochs {
     const PERIOD: Duration = Duration::from_millis(500);
 
     async fn run(&mut self) -> anyhow::Result<()> {
+        if !self.control.links.is_home("epochs") {
+            return Ok(());
+        }
         let Some(market) = self.control.market.snapshot() else { return Ok(()) };
         let now = chain::time(&self.control).await?;
         let latest = self.control.store.epoch_latest().await?;

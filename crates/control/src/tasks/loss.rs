@@ -74,7 +74,9 @@ impl Losses {
     /// Marks a pod lost whose worker has been away for too long.
     async fn give_up(&self, pod: &Pod) -> anyhow::Result<()> {
         let (control, now) = (&self.control, self.control.now());
-        if pod.state.is_over() || !is_lost(control.links.unlinked_since(pod.worker), pod.created, now) {
+        // First what is held, then how long nobody has been there: a link that begins in between is not the one read.
+        let held = control.links.held(pod.worker);
+        if pod.state.is_over() || !is_lost(control.links.away(pod.worker), pod.created, now) {
             return Ok(());
         }
         let reason = format!("was out of touch for {} s", LOST_AFTER.as_secs());
@@ -82,7 +84,7 @@ impl Losses {
             [("worker", pod.worker.to_string()), ("pod", pod.id.to_string()), ("lease", pod.lease.to_string())];
         let told = job::event(now, "lost", format!("{} {reason}", pod.worker), &fields);
         let change = PodChange { state: Some(PodState::Lost), reason: Some(reason), ..PodChange::default() };
-        if control.store.pod_change(pod.id, &change, &[told]).await? {
+        if control.store.pod_lose(pod.id, held, &change, &[told]).await? {
             tracing::warn!(pod = %pod.id, worker = %pod.worker, lease = %pod.lease, "worker lost, pod given up");
             control.wake.signal();
         }
@@ -104,8 +106,8 @@ impl Losses {
 
 /// Whether a pod's worker has been away for too long to wait for it. A pod that was asked of an absent worker gets the
 /// same time.
-fn is_lost(unlinked_since: Option<UnixMs>, pod_created: UnixMs, now: UnixMs) -> bool {
-    unlinked_since.is_some_and(|since| now.since(since.max(pod_created)) >= LOST_AFTER)
+fn is_lost(away: Option<Duration>, pod_created: UnixMs, now: UnixMs) -> bool {
+    away.is_some_and(|away| away.min(now.since(pod_created)) >= LOST_AFTER)
 }
 
 /// The job's changing part when a machine is lost.
@@ -141,12 +143,12 @@ mod tests {
 
     #[test]
     fn a_worker_is_waited_for_and_then_given_up() {
-        let at = UnixMs;
+        let (at, away) = (UnixMs, |ms| Some(Duration::from_millis(ms)));
         assert!(!is_lost(None, at(0), at(1_000_000)), "it is linked");
-        assert!(!is_lost(Some(at(10_000)), at(0), at(14_999)));
-        assert!(is_lost(Some(at(10_000)), at(0), at(15_000)));
-        assert!(!is_lost(Some(at(10_000)), at(12_000), at(15_000)), "asked of it while it was away");
-        assert!(!is_lost(Some(at(10_000)), at(0), at(9_000)), "the clock went back");
+        assert!(!is_lost(away(4_999), at(0), at(14_999)));
+        assert!(is_lost(away(5_000), at(0), at(15_000)));
+        assert!(!is_lost(away(5_000), at(12_000), at(15_000)), "asked of it while it was away");
+        assert!(!is_lost(away(1_000), at(0), at(900_000)), "the clock went ahead");
     }
 
     fn running(attempt: u32) -> JobNow {

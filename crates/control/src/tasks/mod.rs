@@ -3,6 +3,9 @@
 //! They take no input on purpose: a signal only says that something changed, and a restart loses nothing. Each run
 //! reads the store, the chain and the links, decides, writes the intent, acts. Running one twice does no harm, and
 //! failing inside a run is retried by the next one. The list in [`spawn`] is complete.
+//!
+//! All nodes of an operator run all of them. Each job has a home among the nodes that live, which alone works on it, so
+//! that they do not do everything twice; what a node does that wrongly thinks itself the home is guarded like everything.
 
 mod adopt;
 mod epoch;
@@ -37,6 +40,8 @@ trait Reconciler: Send + 'static {
     const PERIOD: Duration;
     /// Whether it runs before the store is known to be up to the operator's notes.
     const FIRST: bool = false;
+    /// Whether it acts on what the chain shows, and so waits until the chain is known to be this store's.
+    const ON_CHAIN: bool = true;
 
     /// One run over everything of its kind.
     fn run(&mut self) -> impl Future<Output = anyhow::Result<()>> + Send;
@@ -71,6 +76,7 @@ impl Starter<'_> {
     fn reconciler<R: Reconciler>(&mut self, mut reconciler: R) {
         let mut signals = self.control.wake.subscribe();
         let (stop, caught_up) = (self.stop.clone(), self.control.caught_up.clone());
+        let market = self.control.market.clone();
         self.set.spawn(atoll_life::bound(async move {
             if !R::FIRST {
                 tokio::select! {
@@ -81,7 +87,9 @@ impl Starter<'_> {
             }
             loop {
                 signals.mark_unchanged();
-                if let Err(error) = reconciler.run().await {
+                if R::ON_CHAIN && market.snapshot().is_none() {
+                    tracing::debug!(reconciler = R::NAME, "waits for the chain");
+                } else if let Err(error) = reconciler.run().await {
                     tracing::warn!(
                         reconciler = R::NAME,
                         error = format!("{error:#}"),
@@ -104,8 +112,21 @@ impl Starter<'_> {
     }
 }
 
-/// Runs `step` for every open job that `wanted` picks and that is not being adopted; one job's failure does not hold up the others.
+/// Runs `step` for every open job at home here that `wanted` picks and that is not being adopted; one job's failure does not hold up the others.
 async fn for_each_job<F>(
+    control: &Control,
+    name: &'static str,
+    wanted: impl Fn(&Job) -> bool,
+    mut step: impl FnMut(Job) -> F,
+) -> anyhow::Result<()>
+where
+    F: Future<Output = anyhow::Result<()>>,
+{
+    for_each_job_anywhere(control, name, |job| control.links.is_home(job.id) && wanted(job), &mut step).await
+}
+
+/// The same for jobs at home elsewhere, too.
+async fn for_each_job_anywhere<F>(
     control: &Control,
     name: &'static str,
     wanted: impl Fn(&Job) -> bool,

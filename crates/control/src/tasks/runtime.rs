@@ -15,7 +15,7 @@ use atoll_domain::id::JobId;
 use atoll_domain::job::{JobOutcome, JobSpec, JobState};
 use atoll_domain::time::UnixMs;
 
-use super::{Reconciler, for_each_job, loss};
+use super::{Reconciler, for_each_job_anywhere, loss};
 use crate::app::{job, kept};
 use crate::control::Control;
 use crate::link::{ByteStream, Target};
@@ -46,15 +46,20 @@ impl Runtimes {
     }
 
     async fn step(&self, found: Job) -> anyhow::Result<()> {
+        let home = self.control.links.is_home(found.id);
         let pods = self.control.store.pods_of(found.id).await?;
-        if found.now.stop_wanted && found.now.state != JobState::Settling {
+        if home && found.now.stop_wanted && found.now.state != JobState::Settling {
             job::end(&self.control, &found, JobOutcome::Stopped, "stopped by its renter").await?;
             return Ok(());
         }
         let Some(head) = pods.iter().find(|pod| Some(pod.id) == found.now.head && pod.state == PodState::Running)
         else {
-            return self.too_long(&found).await;
+            return if home { self.too_long(&found).await } else { Ok(()) };
         };
+        // The node that the head's worker is linked to speaks with it.
+        if !self.control.links.is_here(head.worker) {
+            return if home { self.too_long(&found).await } else { Ok(()) };
+        }
         match found.now.state {
             JobState::Running => self.watch(&found, head).await,
             JobState::Recovering if found.now.submission.is_some() => self.stop_attempt(&found, head).await,
@@ -256,7 +261,7 @@ impl Reconciler for Runtimes {
             let active = matches!(job.now.state, JobState::Starting | JobState::Running | JobState::Recovering);
             active || (job.now.stop_wanted && job.now.state == JobState::Placing)
         };
-        for_each_job(&self.control, Self::NAME, wanted, |job| self.step(job)).await
+        for_each_job_anywhere(&self.control, Self::NAME, wanted, |job| self.step(job)).await
     }
 }
 

@@ -13,6 +13,7 @@ mod engine;
 mod jobs;
 mod make;
 mod model;
+mod nodes;
 mod pods;
 #[cfg(feature = "postgres-tests")]
 #[path = "../../../../../xtask/src/postgres.rs"]
@@ -158,6 +159,10 @@ on_both_engines! {
     adopt::a_lost_job_never_goes_to_another_wallet,
     adopt::a_stray_stays_whose_it_is_and_keeps_its_meter,
     adopt::strays_are_bounded_and_dropped_with_their_order,
+    nodes::the_last_link_of_a_worker_counts,
+    nodes::news_name_later_commands_and_changed_jobs,
+    nodes::a_pod_is_not_given_up_once_its_worker_is_linked_again,
+    nodes::the_first_network_stays,
     values::words_with_zero_bytes_are_kept_readable,
     values::what_does_not_fit_is_refused_in_words,
     values::the_largest_values_come_back,

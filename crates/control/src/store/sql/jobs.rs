@@ -12,6 +12,9 @@ use super::value::{Row, Value};
 
 const COLUMNS: &str = "id, user_id, cluster, name, spec, spec_signature, order_address, order_tx, escrow, created, \
      generation, state, changing";
+/// A number that changes whenever an open job does, or something happens to it.
+pub(super) const MARK: &str = "select cast(coalesce(sum(generation + event_count), 0) as bigint) from jobs \
+     where state not in ('succeeded', 'failed', 'stopped')";
 const OPEN: &str = "state not in ('succeeded', 'failed', 'stopped')";
 
 fn job(row: Row) -> Result<Job> {

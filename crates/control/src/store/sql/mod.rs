@@ -8,6 +8,7 @@ mod chain;
 mod devices;
 mod jobs;
 mod migrate;
+mod nodes;
 mod pods;
 mod tx;
 mod users;
@@ -16,14 +17,14 @@ mod value;
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use atoll_domain::id::{ApiKeyId, ClusterId, CommandId, JobId, PodId, UserId, WorkerId};
+use atoll_domain::id::{ApiKeyId, ClusterId, CommandId, JobId, NodeId, PodId, UserId, WorkerId};
 use atoll_domain::key::{Address, Digest, PublicKey};
 use atoll_domain::meter::{Observation, SignedUsage};
 use atoll_domain::time::UnixMs;
 
 use super::rows::{
-    AdoptedJob, ApiKey, ChainTx, ChainTxState, Command, CommandAnswer, Epoch, Event, Job, JobChange, NewJob, Origin,
-    Pod, PodChange, Reservation, Stray, User, Worker,
+    AdoptedJob, ApiKey, Beat, ChainTx, ChainTxState, Command, CommandAnswer, Epoch, Event, Held, Job, JobChange,
+    NetworkPin, NewJob, News, Origin, Pod, PodChange, Reservation, Stray, User, Worker,
 };
 use super::{Accepted, Result, Store};
 
@@ -301,6 +302,44 @@ impl<E: Engine> Store for Sql<E> {
         self.0
             .write(Serializable, arguments, |(order, before), tx| Box::pin(adopt::strays_drop(tx, order, *before)))
             .await
+    }
+
+    async fn node_beat(&self, beat: &Beat) -> Result<()> {
+        self.0.write(Serializable, beat.clone(), |beat, tx| Box::pin(nodes::beat(tx, beat))).await
+    }
+
+    async fn news(&self, commands_after: u64) -> Result<News> {
+        self.0.read(commands_after, |after, tx| Box::pin(nodes::news(tx, *after))).await
+    }
+
+    async fn last_command(&self) -> Result<u64> {
+        self.0.read((), |(), tx| Box::pin(nodes::last_command(tx))).await
+    }
+
+    async fn links(&self) -> Result<BTreeMap<WorkerId, Held>> {
+        let links = self.0.read((), |(), tx| Box::pin(nodes::links(tx))).await?;
+        Ok(links.into_iter().collect())
+    }
+
+    async fn nodes_drop(&self, nodes: &[NodeId]) -> Result<()> {
+        self.0.write(Serializable, nodes.to_vec(), |nodes, tx| Box::pin(nodes::drop_all(tx, nodes))).await
+    }
+
+    async fn pod_lose(&self, id: PodId, seen: Option<Held>, change: &PodChange, events: &[Event]) -> Result<bool> {
+        let arguments = (id, seen, change.clone(), events.to_vec());
+        self.0
+            .write(Serializable, arguments, |(id, seen, change, events), tx| {
+                Box::pin(nodes::pod_lose(tx, *id, *seen, change, events))
+            })
+            .await
+    }
+
+    async fn network_pin(&self, pin: &NetworkPin) -> Result<NetworkPin> {
+        self.0.write(Serializable, *pin, |pin, tx| Box::pin(nodes::network_pin(tx, pin))).await
+    }
+
+    async fn network(&self) -> Result<Option<NetworkPin>> {
+        self.0.read((), |(), tx| Box::pin(nodes::network(tx))).await
     }
 
     async fn ping(&self) -> Result<()> {
