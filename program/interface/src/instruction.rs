@@ -588,6 +588,9 @@ instructions! {
     17 ExtendOrder {
         /// Seconds added to the order's end.
         seconds: u32,
+        /// What the renter adds to the escrow, base units: exactly what [`crate::layout::Order::extension`] says, so that
+        /// nobody pays for devices that came or went meanwhile.
+        escrow: u64,
     }
     ExtendOrderAccounts {
         /// The renter's wallet.

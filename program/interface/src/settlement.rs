@@ -159,29 +159,36 @@ impl Order {
         Ok(n)
     }
 
-    /// Lengthens the order for the devices that it holds or still lacks; returns what the renter adds to the escrow: the
-    /// worst case of the added time, and one unit, since the fee on a sum can be one more than the sum of the fees.
+    /// What the renter adds to the escrow for `seconds` more of the devices that the order holds or still lacks: the worst
+    /// case of the added time, and one unit, since the fee on a sum can be one more than the sum of the fees.
     ///
     /// # Errors
-    /// [`Error::OrderNotActive`], [`Error::ParameterOutOfRange`] for no time or over [`DURATION_S_MAX`] in all,
-    /// [`Error::Overflow`].
-    pub fn extend(&mut self, seconds: u32, now: i64) -> Result<u64, Error> {
+    /// [`Error::Overflow`] when the sum does not fit.
+    pub fn extension(&self, seconds: u32) -> Result<u64, Error> {
+        let devices = self.devices_live.checked_add(self.devices_open).ok_or(Error::Overflow)?;
+        add(worst_case(self.rate_cap, devices, seconds, self.fee_bps)?, 1)
+    }
+
+    /// Lengthens the order; `escrow` is what the renter adds, exactly [`Order::extension`].
+    ///
+    /// # Errors
+    /// [`Error::OrderNotActive`], [`Error::ParameterOutOfRange`] for no time, over [`DURATION_S_MAX`] in all, or another
+    /// escrow, [`Error::Overflow`].
+    pub fn extend(&mut self, seconds: u32, escrow: u64, now: i64) -> Result<(), Error> {
         self.ripen(now);
         if !self.is_active(now) || self.is_stopped() {
             return Err(Error::OrderNotActive);
         }
         let duration_s = self.duration_s.checked_add(seconds).ok_or(Error::ParameterOutOfRange)?;
-        if seconds == 0 || duration_s > DURATION_S_MAX {
+        if seconds == 0 || duration_s > DURATION_S_MAX || escrow != self.extension(seconds)? {
             return Err(Error::ParameterOutOfRange);
         }
-        let devices = self.devices_live.checked_add(self.devices_open).ok_or(Error::Overflow)?;
-        let added = add(worst_case(self.rate_cap, devices, seconds, self.fee_bps)?, 1)?;
-        self.escrow = add(self.escrow, added)?;
-        self.escrow_initial = add(self.escrow_initial, added)?;
+        self.escrow = add(self.escrow, escrow)?;
+        self.escrow_initial = add(self.escrow_initial, escrow)?;
         self.duration_s = duration_s;
         self.extended_s = self.extended_s.checked_add(seconds).ok_or(Error::Overflow)?;
         self.end = self.end.checked_add(i64::from(seconds)).ok_or(Error::Overflow)?;
-        Ok(added)
+        Ok(())
     }
 
     /// Moves uncollected fees out of the books; returns what is to be burned and what goes to the treasury.

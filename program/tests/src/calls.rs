@@ -441,9 +441,14 @@ impl Party {
         Call::new("release_lease", &accounts.metas(), data.encode().unwrap())
     }
 
-    pub fn extend_order(&self, renter: Address, seconds: u32) -> Call {
+    /// What an extension of the order costs now.
+    pub fn extension(&self, world: &World, seconds: u32) -> u64 {
+        world.read::<atoll_interface::layout::Order>(self.order()).extension(seconds).unwrap()
+    }
+
+    pub fn extend_order(&self, renter: Address, seconds: u32, escrow: u64) -> Call {
         let accounts = ix::ExtendOrderAccounts { renter, order: self.order(), vault: self.vault(), source: self.purse };
-        Call::new("extend_order", &accounts.metas(), ix::ExtendOrder { seconds }.encode().unwrap())
+        Call::new("extend_order", &accounts.metas(), ix::ExtendOrder { seconds, escrow }.encode().unwrap())
     }
 
     pub fn extend_lease(&self, n: u16) -> Call {

@@ -46,7 +46,7 @@ fn measure() -> BTreeMap<String, u64> {
     meter.measure("by wallet", &party.post(2));
     meter.measure("2 slots", &party.fill(0, 0, &[0b11]));
     meter.world.wait(20);
-    meter.measure("", &party.extend_order(party.renter, 10));
+    meter.measure("", &party.extend_order(party.renter, 10, party.extension(&meter.world, 10)));
     meter.measure("2 slots", &party.extend_lease(0));
     meter.measure("1 slot", &party.release(party.node, 0, Reason::Lost, 1, &[1]));
     meter.world.set_time(START + i64::from(DURATION_S) + 20);

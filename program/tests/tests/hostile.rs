@@ -171,7 +171,8 @@ fn no_signer_no_account_no_byte_can_be_another() {
     script.step(&a.fill(0, 0, &[1]), &b.fill(0, 0, &[1]));
     script.step(&a.fill(1, 1, &[1]), &b.fill(1, 1, &[1]));
     script.world.wait(20);
-    script.step(&a.extend_order(a.renter, 30), &b.extend_order(b.renter, 30));
+    let added = [&a, &b].map(|party| party.extension(&script.world, 30));
+    script.step(&a.extend_order(a.renter, 30, added[0]), &b.extend_order(b.renter, 30, added[1]));
     script.step(&a.extend_lease(0), &b.extend_lease(0));
     let release = |party: &Party| party.release(party.renter, 0, Reason::Done, 0, &[1]);
     script.step(&release(&a), &release(&b));

@@ -273,27 +273,28 @@ fn an_order_is_lengthened_and_its_leases_follow_or_end() {
     let mut world = World::new();
     let party = Party::ready(&mut world, "a", 2);
     let minted = world.supply();
-    world.refused(&party.extend_order(party.renter, 60), Error::AccountOwnerWrong);
+    let added = worst_case(rate(2 * ASK, FEED).unwrap(), 2, 60, 25).unwrap() + 1;
+    world.refused(&party.extend_order(party.renter, 60, added), Error::AccountOwnerWrong);
     world.must(&party.post(2));
-    world.refused(&party.extend_order(party.renter, 60), Error::OrderNotActive);
+    world.refused(&party.extend_order(party.renter, 60, added), Error::OrderNotActive);
     world.must(&party.fill(0, 0, &[1]));
     world.must(&party.fill(1, 1, &[1]));
     let before: Order = world.read(party.order());
     let purse = world.tokens(party.purse);
     let stranger = world.key("stranger");
-    world.refused(&party.extend_order(stranger, 60), Error::NotAuthorised);
-    world.refused(&party.extend_order(party.renter, 0), Error::ParameterOutOfRange);
+    world.refused(&party.extend_order(stranger, 60, added), Error::NotAuthorised);
+    world.refused(&party.extend_order(party.renter, 0, 1), Error::ParameterOutOfRange);
+    world.refused(&party.extend_order(party.renter, 60, added + 1), Error::ParameterOutOfRange);
     let rich = world.data(party.purse).unwrap();
     let mut poor = rich.clone();
     poor[64..72].copy_from_slice(&100u64.to_le_bytes());
     world.put(party.purse, TOKEN_PROGRAM_ID, poor);
-    world.refused(&party.extend_order(party.renter, 60), Error::FundsShort);
+    world.refused(&party.extend_order(party.renter, 60, added), Error::FundsShort);
     world.put(party.purse, TOKEN_PROGRAM_ID, rich);
     world.refused(&party.extend_lease(0), Error::NothingToDo);
 
-    world.must(&party.extend_order(party.renter, 60));
+    world.must(&party.extend_order(party.renter, 60, added));
     let order: Order = world.read(party.order());
-    let added = worst_case(order.rate_cap, 2, 60, 25).unwrap() + 1;
     assert_eq!((order.end, world.tokens(party.purse)), (before.end + 60, purse - added));
     conserved(&world, &party, minted);
 

@@ -182,12 +182,17 @@ proptest! {
 fn an_extension_pays_for_all_that_may_still_run_and_leases_follow_one_by_one() {
     let mut order = order(3, 2);
     let mut first = filled(&mut order, 0, 2, 1_010);
-    assert_eq!(order.extend(50, 1_020), Err(Error::OrderNotActive), "not active yet");
+    assert_eq!(order.extend(50, 0, 1_020), Err(Error::OrderNotActive), "not active yet");
     order.ripen(1_060);
     let (escrow, initial) = (order.escrow, order.escrow_initial);
-    assert_eq!(order.extend(0, 1_070), Err(Error::ParameterOutOfRange));
-    assert_eq!(order.extend(DURATION_S_MAX, 1_070), Err(Error::ParameterOutOfRange));
-    let added = order.extend(50, 1_070).unwrap();
+    assert_eq!(order.extend(0, 1, 1_070), Err(Error::ParameterOutOfRange));
+    assert_eq!(
+        order.extend(DURATION_S_MAX, order.extension(DURATION_S_MAX).unwrap(), 1_070),
+        Err(Error::ParameterOutOfRange)
+    );
+    let added = order.extension(50).unwrap();
+    assert_eq!(order.extend(50, added - 1, 1_070), Err(Error::ParameterOutOfRange));
+    order.extend(50, added, 1_070).unwrap();
     assert_eq!(added, worst_case(order.rate_cap, 3, 50, 25).unwrap() + 1, "the open device may still come");
     assert_eq!((order.escrow, order.escrow_initial), (escrow + added, initial + added));
     first.begin(&order);
@@ -205,14 +210,14 @@ fn an_extension_pays_for_all_that_may_still_run_and_leases_follow_one_by_one() {
     first.extend(&order, &[offered, offered, dearer], 1_159).unwrap();
     assert_eq!((first.end, first.cap(9_999)), (1_210, Ok(300)));
     assert_eq!(first.extend(&order, &[offered; 2], 1_170), Err(Error::NothingToDo));
-    assert_eq!(order.extend(50, 1_210), Err(Error::OrderNotActive), "it has ended");
+    assert_eq!(order.extend(50, added, 1_210), Err(Error::OrderNotActive), "it has ended");
 }
 
 #[test]
 fn a_lease_that_does_not_follow_ends_and_its_devices_are_open_again() {
     let mut order = order(2, 2);
     let mut first = filled(&mut order, 0, 2, 1_010);
-    order.extend(100, 1_050).unwrap();
+    order.extend(100, order.extension(100).unwrap(), 1_050).unwrap();
     let anyone = Releaser::Anyone;
     assert_eq!(anyone.check(Reason::Expired, &order, &first, 1_109), Err(Error::NotAuthorised));
     assert_eq!(anyone.check(Reason::Expired, &order, &first, 1_110), Ok(()));
@@ -235,7 +240,7 @@ proptest! {
         filled(&mut order, 0, devices.min(50), 1_010);
         let mut now = 1_011;
         for added in seconds {
-            order.extend(added, now).unwrap();
+            order.extend(added, order.extension(added).unwrap(), now).unwrap();
             now += 1;
         }
         let all = u64::from(devices) * u64::from(order.duration_s);

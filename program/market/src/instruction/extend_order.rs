@@ -18,17 +18,17 @@ pub(crate) fn run(cx: &mut Cx<'_>) -> Outcome {
     let extend = ExtendOrder::decode(cx.fields)?;
     let now = now()?;
     let own = *order.address().as_array();
-    let added = {
+    {
         let mut order = account::view_mut::<Order>(cx.program, &mut order)?;
         address::expect_derived(cx.program, &vault, seeds::order_vault(&own), order.vault_bump)?;
         if !address::is(&renter, &order.renter) {
             return Err(Error::NotAuthorised.into());
         }
-        order.extend(extend.seconds, now)?
-    };
-    if token::balance_beside(&source, &vault)? < added {
+        order.extend(extend.seconds, extend.escrow, now)?;
+    }
+    if token::balance_beside(&source, &vault)? < extend.escrow {
         return Err(Error::FundsShort.into());
     }
-    Call { from: &source, to: &vault, authority: &renter, seeds: &[] }.transfer(added)?;
+    Call { from: &source, to: &vault, authority: &renter, seeds: &[] }.transfer(extend.escrow)?;
     Ok(())
 }
