@@ -3,6 +3,7 @@
 //! Bars live in the issue that names them and in docs/performance.md; a bench does not fail for a figure. What could not
 //! be taken is null with the reason.
 
+mod survive;
 mod walk;
 
 use std::collections::BTreeMap;
@@ -30,6 +31,8 @@ pub(crate) struct Arguments {
 enum Name {
     /// The walking network: start, loss, pods, memory, build
     Walk,
+    /// What survives: simulation, links at scale, failovers, the chain as it grows
+    Survive,
 }
 
 /// One measured figure.
@@ -58,12 +61,14 @@ struct Report {
 pub(crate) fn run(arguments: &Arguments, repository: &Path) -> Result<()> {
     let (bench, figures) = match arguments.name {
         Name::Walk => ("walk", walk::measure(repository, !arguments.no_build)?),
+        Name::Survive => ("survive", survive::measure(repository)),
     };
     let report = Report { bench, commit: commit(repository), machine: machine(), figures };
     if !arguments.json {
         for (key, figure) in &report.figures {
             let value = figure.value.map_or_else(|| "null".to_owned(), |value| format!("{value:.2}"));
-            println!("{key:<26} {value:>10} {:<3} bar {:<8} {}", figure.unit, figure.bar, figure.how);
+            let words = figure.why.as_deref().unwrap_or(&figure.how);
+            println!("{key:<31} {value:>10} {:<5} bar {:<8} {words}", figure.unit, figure.bar);
         }
     }
     println!("{}", serde_json::to_string(&report)?);

@@ -7,6 +7,7 @@ mod ci;
 mod demo;
 mod network;
 mod pack;
+mod postgres;
 mod program;
 mod rules;
 mod setup;

@@ -57,7 +57,7 @@ fn idle(repository: &Path, binary: &Path, figures: &mut Figures) -> Result<()> {
 }
 
 /// Resident memory in MB (10⁶ bytes).
-fn rss_mb(pid: u32) -> Result<f64> {
+pub(super) fn rss_mb(pid: u32) -> Result<f64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
     let kib: f64 = line.trim().trim_end_matches("kB").trim().parse()?;

@@ -47,19 +47,26 @@ impl Tls {
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Self(TlsConnector::from(Arc::new(config))))
     }
+
+    /// TLS with a server over a connection that stands.
+    ///
+    /// # Errors
+    /// [`DialError::Untrusted`] or [`DialError::Refused`].
+    pub async fn over(&self, tcp: TcpStream, server: &Server) -> Result<Dialled, DialError> {
+        let name = ServerName::try_from(server.host.clone()).map_err(|_| DialError::Address(server.to_string()))?;
+        tcp.set_nodelay(true).map_err(|error| DialError::Unreachable(server.clone(), error))?;
+        let tls = self.0.connect(name, tcp).await.map_err(|error| DialError::Untrusted(server.clone(), error))?;
+        let exporter = tls.get_ref().1.export_keying_material([0; EXPORTER_BYTES], EXPORTER_LABEL, None);
+        let exporter = exporter.map_err(|error| DialError::Refused(server.clone(), error.to_string()))?;
+        Ok((Box::new(tls), exporter))
+    }
 }
 
 #[async_trait]
 impl Dial for Tls {
     async fn connect(&self, server: &Server) -> Result<Dialled, DialError> {
-        let name = ServerName::try_from(server.host.clone()).map_err(|_| DialError::Address(server.to_string()))?;
-        let unreachable = |error| DialError::Unreachable(server.clone(), error);
-        let tcp = TcpStream::connect((server.host.as_str(), server.port)).await.map_err(unreachable)?;
-        tcp.set_nodelay(true).map_err(unreachable)?;
-        let tls = self.0.connect(name, tcp).await.map_err(|error| DialError::Untrusted(server.clone(), error))?;
-        let exporter = tls.get_ref().1.export_keying_material([0; EXPORTER_BYTES], EXPORTER_LABEL, None);
-        let exporter = exporter.map_err(|error| DialError::Refused(server.clone(), error.to_string()))?;
-        Ok((Box::new(tls), exporter))
+        let tcp = TcpStream::connect((server.host.as_str(), server.port)).await;
+        self.over(tcp.map_err(|error| DialError::Unreachable(server.clone(), error))?, server).await
     }
 }
 
