@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
+use crate::chaos;
 use crate::network::{Balances, Network};
+use crate::postgres::Postgres;
 use crate::setup::{self, Consent, Purpose};
 use crate::test::command;
 
@@ -31,6 +33,21 @@ pub(crate) struct Arguments {
     /// Play with this binary instead of building one in release
     #[arg(long, value_name = "FILE")]
     binary: Option<PathBuf>,
+    /// At random moments kill the control node, restart its PostgreSQL, and halt the chain for a minute
+    #[arg(long)]
+    chaos: bool,
+    /// Draw the same moments as an earlier --chaos
+    #[arg(long, value_name = "NUMBER", requires = "chaos")]
+    seed: Option<u64>,
+}
+
+/// What else happens to the network while the job runs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Luck {
+    /// One machine is lost.
+    Usual,
+    /// And all that [`chaos`](crate::chaos) has, at moments drawn from this seed.
+    Chaos(u64),
 }
 
 pub(crate) fn run(arguments: &Arguments, repository: &Path) -> Result<()> {
@@ -42,7 +59,12 @@ pub(crate) fn run(arguments: &Arguments, repository: &Path) -> Result<()> {
             repository.join("target/release/atoll")
         }
     };
-    let summary = play(repository, &binary, arguments.keep)?;
+    let luck = match (arguments.chaos, arguments.seed) {
+        (false, _) => Luck::Usual,
+        (true, Some(seed)) => Luck::Chaos(seed),
+        (true, None) => Luck::Chaos(chaos::seed()?),
+    };
+    let summary = play(repository, &binary, arguments.keep, luck)?;
     ensure!(summary["conserved"] == true && summary["state"] == "succeeded", "not everything held");
     Ok(())
 }
@@ -101,23 +123,43 @@ impl Watched<'_> {
 pub(crate) type Split = Vec<(&'static str, Duration)>;
 
 /// Runs the whole story with one binary. Prints the summary as the last line of stdout and returns it.
-pub(crate) fn play(repository: &Path, binary: &Path, keep: bool) -> Result<Value> {
-    let (summary, _) = run_through(repository, binary, keep)?;
+pub(crate) fn play(repository: &Path, binary: &Path, keep: bool, luck: Luck) -> Result<Value> {
+    let (summary, _) = run_through(repository, binary, keep, luck)?;
     println!("{summary}");
     Ok(summary)
 }
 
 /// The same for a bench: the summary, and how long each part of the start took.
 pub(crate) fn measured(repository: &Path, binary: &Path) -> Result<(Value, Split)> {
-    run_through(repository, binary, false)
+    run_through(repository, binary, false, Luck::Usual)
 }
 
-fn run_through(repository: &Path, binary: &Path, keep: bool) -> Result<(Value, Split)> {
+fn run_through(repository: &Path, binary: &Path, keep: bool, luck: Luck) -> Result<(Value, Split)> {
     let folder = std::env::temp_dir().join(format!("atoll-demo-{}", std::process::id()));
     let pack = crate::pack::folder(repository, "ray-torch");
     eprintln!("starting a network of 4 workers in {}", folder.display());
-    let network = Network::start(binary, &folder, &pack, 4)?;
-    let told = story(repository, &network)?;
+    let (network, postgres) = match luck {
+        Luck::Usual => (Network::start(binary, &folder, &pack, 4)?, None),
+        Luck::Chaos(seed) => {
+            eprintln!("seed {seed}: play it again with --seed {seed}");
+            let postgres = Postgres::start()?;
+            let store = postgres.url("postgres");
+            let mut network = Network::start_with(binary, &folder, &pack, 4, &["--store", &store])?;
+            network.patience = chaos::PATIENCE;
+            (network, Some((postgres, seed)))
+        }
+    };
+    let told = match &postgres {
+        None => story(repository, &network)?,
+        Some((postgres, seed)) => std::thread::scope(|scope| {
+            let misfortunes = scope.spawn(|| chaos::strike(&network, postgres, *seed));
+            let told = story(repository, &network);
+            let struck = misfortunes.join().map_err(|_| anyhow::anyhow!("the misfortunes broke off"))?;
+            let mut told = told?;
+            told.0["misfortunes"] = struck?;
+            anyhow::Ok(told)
+        })?,
+    };
     if keep {
         eprintln!("the network stays up: ATOLL_HOME={}", folder.join("client").display());
         network.keep();

@@ -3,6 +3,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod bench;
+mod chaos;
 mod ci;
 mod demo;
 mod network;

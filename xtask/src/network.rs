@@ -39,7 +39,7 @@ struct Ports {
 /// Where everything of a network is.
 #[derive(Debug)]
 pub(crate) struct Facts {
-    chain: String,
+    pub(crate) chain: String,
     pub(crate) network_root: String,
     mint: String,
     treasury: String,
@@ -86,6 +86,8 @@ pub(crate) struct Network {
     binary: PathBuf,
     pub(crate) folder: PathBuf,
     pub(crate) facts: Facts,
+    /// For how long a client command is repeated that failed. Every one may be: submitting again is the same job.
+    pub(crate) patience: Duration,
 }
 
 /// Balances that the demo compares, base units.
@@ -100,11 +102,16 @@ pub(crate) struct Balances {
 impl Network {
     /// Starts a network and waits until all its workers are linked.
     pub(crate) fn start(binary: &Path, folder: &Path, pack: &Path, workers: u32) -> Result<Self> {
+        Self::start_with(binary, folder, pack, workers, &[])
+    }
+
+    /// The same with more arguments of `atoll dev`.
+    pub(crate) fn start_with(binary: &Path, folder: &Path, pack: &Path, workers: u32, more: &[&str]) -> Result<Self> {
         std::fs::create_dir_all(folder)?;
         let log = File::create(folder.join("dev.log"))?;
         let mut command = Command::new(binary);
         command.arg("dev").arg("--workers").arg(workers.to_string()).arg("--state").arg(folder).arg("--pack").arg(pack);
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        command.args(more).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let mut dev = command.spawn().with_context(|| format!("{} cannot be started", binary.display()))?;
         let (started, told) = (Instant::now(), folder.join("dev.json"));
         let facts = loop {
@@ -122,7 +129,7 @@ impl Network {
             }
             std::thread::sleep(Duration::from_millis(50));
         };
-        Ok(Self { dev, binary: binary.to_owned(), folder: folder.to_owned(), facts })
+        Ok(Self { dev, binary: binary.to_owned(), folder: folder.to_owned(), facts, patience: Duration::ZERO })
     }
 
     /// A command of the client, with this network's profile.
@@ -132,14 +139,33 @@ impl Network {
         command
     }
 
-    /// Runs a client command with `--json` and reads its answer.
+    /// Runs a client command with `--json` and reads its answer; again, for as long as the network says, when it fails.
     pub(crate) fn json(&self, arguments: &[&str]) -> Result<Value> {
+        let started = Instant::now();
+        loop {
+            match self.json_once(arguments) {
+                Err(error) if started.elapsed() < self.patience => {
+                    eprintln!("          again       {error:#}");
+                    std::thread::sleep(Duration::from_millis(500));
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    fn json_once(&self, arguments: &[&str]) -> Result<Value> {
         let shown = format!("atoll {}", arguments.join(" "));
         let output = self.atoll(arguments).arg("--json").output()?;
         if !output.status.success() {
             bail!("`{shown}` ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
         }
         serde_json::from_slice(&output.stdout).with_context(|| format!("`{shown}` did not print JSON"))
+    }
+
+    /// The control node's process now: a killed one is started again.
+    pub(crate) fn server_pid(&self) -> Result<u32> {
+        let told: Told = serde_json::from_slice(&std::fs::read(self.folder.join("dev.json"))?)?;
+        told.pids.get("server").copied().context("dev.json names no pid of the server")
     }
 
     /// Balances as the chain's RPC tells them.
@@ -157,26 +183,8 @@ impl Network {
         })
     }
 
-    /// One JSON-RPC call over plain HTTP/1.1.
     fn rpc(&self, method: &str, params: &Value) -> Result<Value> {
-        let address = &self.facts.chain;
-        let body = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).to_string();
-        let mut stream = TcpStream::connect(address)?;
-        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-        let head = format!(
-            "POST / HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
-            body.len()
-        );
-        stream.write_all(head.as_bytes())?;
-        stream.write_all(body.as_bytes())?;
-        let mut answer = String::new();
-        stream.take(1 << 20).read_to_string(&mut answer)?;
-        let (_, text) = answer.split_once("\r\n\r\n").context("no HTTP answer")?;
-        let answer: Value = serde_json::from_str(text).with_context(|| format!("{method} gave no JSON"))?;
-        match answer.get("result") {
-            Some(result) if !result.is_null() => Ok(result.clone()),
-            _ => bail!("{method} failed: {answer}"),
-        }
+        rpc(&self.facts.chain, method, params)
     }
 
     /// Kills a worker with everything it runs (agent, supervisors, pods) by SIGKILL, as a machine that loses power.
@@ -235,6 +243,27 @@ impl Drop for Network {
                 std::thread::sleep(Duration::from_millis(50));
             }
         }
+    }
+}
+
+/// One JSON-RPC call over plain HTTP/1.1 to `host:port`.
+pub(crate) fn rpc(address: &str, method: &str, params: &Value) -> Result<Value> {
+    let body = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).to_string();
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    let head = format!(
+        "POST / HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes())?;
+    stream.write_all(body.as_bytes())?;
+    let mut answer = String::new();
+    stream.take(1 << 20).read_to_string(&mut answer)?;
+    let (_, text) = answer.split_once("\r\n\r\n").context("no HTTP answer")?;
+    let answer: Value = serde_json::from_str(text).with_context(|| format!("{method} gave no JSON"))?;
+    match answer.get("result") {
+        Some(result) if !result.is_null() => Ok(result.clone()),
+        _ => bail!("{method} failed: {answer}"),
     }
 }
 

@@ -23,12 +23,16 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// A port that was free may be taken a moment later.
 const PORTS_TRIED: u32 = 5;
 
-/// Stops the server when standard input closes, then removes the folder. `$1` binaries, `$2` folder, `$3` port.
+/// Stops the server when standard input closes, then removes the folder; starts it anew when it ended and `again` lies
+/// there. `$1` binaries, `$2` folder, `$3` port.
 const WATCH: &str = r#"
 trap '' INT TERM HUP
 (
-    "$1/postgres" -D "$2/data" -k "$2" -h 127.0.0.1 -p "$3" \
-        -c fsync=off -c max_connections=300 -c log_min_messages=fatal >"$2/log" 2>&1 </dev/null
+    while :; do
+        "$1/postgres" -D "$2/data" -k "$2" -h 127.0.0.1 -p "$3" \
+            -c fsync=off -c max_connections=300 -c log_min_messages=fatal >"$2/log" 2>&1 </dev/null
+        rm "$2/again" 2>/dev/null || break
+    done
     : >"$2/over"
 ) &
 cat >/dev/null
@@ -44,6 +48,7 @@ rm -rf "$2"
 #[derive(Debug)]
 pub(crate) struct Postgres {
     watch: Child,
+    folder: PathBuf,
     port: u16,
     password: String,
 }
@@ -75,6 +80,32 @@ impl Postgres {
         format!("postgres://atoll:{}@127.0.0.1:{}/{database}", self.password, self.port)
     }
 
+    /// Ends the server as an administrator in a hurry does, connections and all, and starts it again; returns once it
+    /// takes connections.
+    ///
+    /// # Errors
+    /// When it does not come back.
+    #[allow(dead_code, reason = "several crates' tests include this file, and not all of them restart it")]
+    pub(crate) fn restart(&self) -> Result<()> {
+        let pid_file = self.folder.join("data/postmaster.pid");
+        let pid = fs::read_to_string(&pid_file).with_context(|| format!("reading {}", pid_file.display()))?;
+        let pid: u32 = pid.lines().next().unwrap_or_default().parse().context("no pid of the server")?;
+        fs::write(self.folder.join("again"), "")?;
+        // By the program, not by a call of ours: the store's tests include this file, and have neither.
+        Command::new("kill").args(["-QUIT", &pid.to_string()]).status().context("cannot run `kill`")?;
+        let deadline = Instant::now() + START_TIMEOUT;
+        while TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok() {
+            if Instant::now() > deadline {
+                bail!("PostgreSQL did not stop within {} s", START_TIMEOUT.as_secs());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        match self.wait_until_ready(&self.folder)? {
+            true => Ok(()),
+            false => bail!("PostgreSQL's port was taken while it restarted"),
+        }
+    }
+
     /// Starts the watch, which owns the folder from here on; `None` when the port was taken meanwhile.
     fn serve(binaries: &Path, folder: &Path, password: String) -> Result<Option<Self>> {
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
@@ -83,7 +114,7 @@ impl Postgres {
         // Its own process group: ctrl-C must not end the watch before the server.
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
         let watch = command.spawn().context("cannot start /bin/sh")?;
-        let server = Self { watch, port, password };
+        let server = Self { watch, folder: folder.to_owned(), port, password };
         Ok(server.wait_until_ready(folder)?.then_some(server))
     }
 
@@ -141,7 +172,7 @@ pub(crate) fn find() -> Result<PathBuf> {
     }
 }
 
-fn make_cluster(binaries: &Path, folder: &Path, password: &str) -> Result<()> {
+pub(crate) fn make_cluster(binaries: &Path, folder: &Path, password: &str) -> Result<()> {
     let file = folder.join("password");
     fs::write(&file, password)?;
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600))?;
@@ -164,7 +195,7 @@ fn make_cluster(binaries: &Path, folder: &Path, password: &str) -> Result<()> {
 }
 
 /// A new folder only its owner can enter; short, because the path of a unix socket must be.
-fn new_folder() -> Result<PathBuf> {
+pub(crate) fn new_folder() -> Result<PathBuf> {
     let folder = std::env::temp_dir().join(format!("atoll-pg-{}", &random_hex()?[..12]));
     fs::create_dir(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o700))?;
@@ -175,7 +206,7 @@ fn new_folder() -> Result<PathBuf> {
 }
 
 /// A command that runs as nobody in particular when this process is root.
-fn command(program: impl AsRef<std::ffi::OsStr>) -> Result<Command> {
+pub(crate) fn command(program: impl AsRef<std::ffi::OsStr>) -> Result<Command> {
     let mut command = Command::new(program);
     command.current_dir("/");
     if let Some((user, group)) = unprivileged()? {
@@ -205,7 +236,7 @@ fn unprivileged() -> Result<Option<(u32, u32)>> {
     bail!("PostgreSQL refuses to run as root, and there is neither a user `postgres` nor `nobody`")
 }
 
-fn random_hex() -> Result<String> {
+pub(crate) fn random_hex() -> Result<String> {
     let mut bytes = [0_u8; 16];
     fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())

@@ -212,5 +212,5 @@ fn training(repository: &Path) -> Result<()> {
 /// The main job on a local network, with the binaries that the tests built.
 fn demo_suite(repository: &Path) -> Result<()> {
     command(repository, "cargo", &["build", "--locked", "-p", "atoll"])?;
-    demo::play(repository, &repository.join("target/debug/atoll"), false).map(drop)
+    demo::play(repository, &repository.join("target/debug/atoll"), false, demo::Luck::Usual).map(drop)
 }
