@@ -5,6 +5,7 @@
 mod bench;
 mod chaos;
 mod ci;
+mod clients;
 mod demo;
 mod network;
 mod pack;
