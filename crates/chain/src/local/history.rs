@@ -13,8 +13,8 @@ use serde_json::Value;
 use super::log::base64_text;
 use crate::address::{Address, Signature};
 
-/// Most bytes of transactions in memory; some 100,000 usual ones.
-pub const HISTORY_BYTES_MAX: usize = 256 << 20;
+/// Most bytes of transactions in memory, and in a snapshot: some 25,000 usual ones.
+pub const HISTORY_BYTES_MAX: usize = 64 << 20;
 /// What an entry's indices take besides its content: signature, slot, and a number for each address.
 const ENTRY_BYTES: usize = 400;
 
@@ -249,6 +249,18 @@ impl History {
 
     fn entry(&self, number: u64) -> Option<&Entry> {
         self.entries.get(usize::try_from(number.checked_sub(self.first)?).ok()?).map(Arc::as_ref)
+    }
+
+    /// All that are remembered, oldest first.
+    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().map(Arc::as_ref)
+    }
+
+    /// Those of the slots after `slot`, oldest first.
+    #[must_use]
+    pub fn after(&self, slot: u64) -> Vec<Arc<Entry>> {
+        let start = self.entries.partition_point(|entry| entry.slot <= slot);
+        self.entries.range(start..).cloned().collect()
     }
 
     /// The transactions of a slot, in their order.

@@ -2,23 +2,34 @@
 //!
 //! One process on one host, without consensus: a chain for trying and testing Atoll with the same program bytes and the
 //! same client as on a public cluster. Slots and the clock follow the wall clock that the caller brings, and `atoll_warp`
-//! moves them forward. Every transaction is on disk before it is answered, and is final at once.
+//! moves them forward. Every transaction is on disk before it is answered, and is final at once unless [`Finality`] says
+//! otherwise. What a cluster does wrong can be switched on: [`faults`].
 //!
 //! What differs from a cluster: no votes, no leaders, no WebSocket subscriptions, no durable nonces; the sysvars
 //! `SlotHashes` and `RecentBlockhashes` stand still; the features are litesvm 0.16's list of those active on mainnet
-//! (agave 4.2). Statuses are kept for ever, logs of transactions for the last [`state::DETAILS_MAX`] until the restart.
+//! (agave 4.2). Statuses are kept for ever, transactions up to
+//! [`history::HISTORY_BYTES_MAX`].
 //!
 //! - [`log`]: frames on disk. - [`state`]: what the chain is, and how a transaction changes it. - `methods`: JSON in,
 //!   JSON out. - [`Engine`]: bodies in, answers out, with neither thread nor socket. - `http`: the listener.
 
 mod detail;
 mod engine;
+mod execute;
+pub mod faults;
 pub mod feed;
+mod frames;
 pub mod history;
 mod http;
 pub mod log;
+mod machine;
 mod methods;
+mod restore;
+mod settling;
+pub mod snapshot;
 pub mod state;
+pub mod timeline;
+mod versions;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -44,6 +55,9 @@ pub const PORT: u16 = 8899;
 const QUEUE_MAX: usize = 1024;
 /// Requests answered after one write to disk.
 const COMMIT_CALLS_MAX: usize = 64;
+
+/// Bytes of log that a start replays at most, unless the chain's snapshot is larger: a second or two of reading.
+const COMPACT_BYTES: u64 = 32 << 20;
 
 /// Where the local chain's time comes from.
 pub trait WallClock: Send + Sync + 'static {
@@ -74,6 +88,10 @@ pub struct LocalChainConfig {
     pub programs: Vec<(Address, Vec<u8>)>,
     /// Where its time comes from.
     pub clock: Arc<dyn WallClock>,
+    /// How it behaves.
+    pub settings: Settings,
+    /// How long its log grows, in bytes, before a snapshot replaces it.
+    pub compact_bytes: u64,
 }
 
 impl LocalChainConfig {
@@ -82,7 +100,15 @@ impl LocalChainConfig {
     pub fn new(state_dir: PathBuf, genesis_seed: [u8; 32]) -> Self {
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, PORT));
         let programs = vec![(market::PROGRAM_ID, MARKET_SO.to_vec())];
-        Self { state_dir, listen, genesis_seed, programs, clock: Arc::new(SystemClock) }
+        Self {
+            state_dir,
+            listen,
+            genesis_seed,
+            programs,
+            clock: Arc::new(SystemClock),
+            settings: Settings::default(),
+            compact_bytes: COMPACT_BYTES,
+        }
     }
 }
 
@@ -228,6 +254,7 @@ fn run(
     stop: &AtomicBool,
     started: oneshot::Sender<Result<u64, StartError>>,
 ) {
+    let compact_bytes = config.compact_bytes;
     let mut engine = match Engine::open(config) {
         Ok((engine, torn_bytes)) => {
             if started.send(Ok(torn_bytes)).is_err() {
@@ -261,7 +288,7 @@ fn run(
             // A client that hung up wants no answer.
             let _ = reply.send(answer);
         }
-        if let Err(error) = written {
+        if let Err(error) = written.and_then(|()| engine.compact(compact_bytes)) {
             tracing::error!(%error, "the local chain stops: its memory is ahead of its log; start it again");
             return;
         }

@@ -3,41 +3,56 @@
 use std::sync::Arc;
 
 use atoll_chain::local::{Answer, Engine, EngineConfig, MARKET_SO, Settings};
-use atoll_chain::{Hash, market, sign, spl};
+use atoll_chain::{Hash, Signature, market, sign, spl};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value, json};
 
 use crate::support::{HandClock, key};
 
-fn engine(clock: Arc<HandClock>) -> Engine {
+pub(crate) fn engine(clock: Arc<HandClock>) -> Engine {
     let programs = vec![(market::PROGRAM_ID, MARKET_SO.to_vec())];
     let config = EngineConfig { genesis_seed: [7; 32], programs, clock, settings: Settings::default() };
     Engine::in_memory(config).unwrap()
 }
 
-fn ask(engine: &mut Engine, method: &str, params: Value) -> Answer {
+pub(crate) fn ask(engine: &mut Engine, method: &str, params: Value) -> Answer {
     let body = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
     engine.answer(body.to_string().as_bytes())
 }
 
-fn result(answer: &Answer) -> Value {
+pub(crate) fn result(answer: &Answer) -> Value {
     let body: Value = serde_json::from_slice(&answer.body).unwrap();
     assert!(body["error"].is_null(), "{body}");
     body["result"].clone()
 }
 
 fn balance(engine: &mut Engine, of: u8) -> Value {
-    let balance = ask(engine, "getBalance", json!([key(of).address()]));
+    balance_at(engine, of, "processed")
+}
+
+pub(crate) fn balance_at(engine: &mut Engine, of: u8, commitment: &str) -> Value {
+    let balance = ask(engine, "getBalance", json!([key(of).address(), { "commitment": commitment }]));
     result(&balance)["value"].clone()
 }
 
+pub(crate) fn latest_blockhash(engine: &mut Engine) -> Hash {
+    let latest = ask(engine, "getLatestBlockhash", json!([{ "commitment": "processed" }]));
+    result(&latest)["value"]["blockhash"].as_str().unwrap().parse().unwrap()
+}
+
+/// A body that moves lamports from the first wallet to the second, and its signature.
+pub(crate) fn transfer_body(blockhash: &Hash, from: u8, to: u8, lamports: u64) -> (Vec<u8>, Signature) {
+    let transfer = spl::system_transfer(key(from).address(), key(to).address(), lamports);
+    let transaction = sign(&[transfer], &key(from), &[], blockhash).unwrap();
+    let params = json!([BASE64.encode(transaction.bytes()), { "encoding": "base64" }]);
+    let body = json!({ "jsonrpc": "2.0", "id": 1, "method": "sendTransaction", "params": params });
+    (body.to_string().into_bytes(), transaction.signature())
+}
+
 fn transfer(engine: &mut Engine, lamports: u64) -> Answer {
-    let latest = ask(engine, "getLatestBlockhash", json!([]));
-    let blockhash: Hash = result(&latest)["value"]["blockhash"].as_str().unwrap().parse().unwrap();
-    let transfer = spl::system_transfer(key(1).address(), key(2).address(), lamports);
-    let transaction = sign(&[transfer], &key(1), &[], &blockhash).unwrap();
-    ask(engine, "sendTransaction", json!([BASE64.encode(transaction.bytes()), { "encoding": "base64" }]))
+    let (body, _) = transfer_body(&latest_blockhash(engine), 1, 2, lamports);
+    engine.answer(&body)
 }
 
 #[test]

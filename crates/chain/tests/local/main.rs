@@ -5,6 +5,8 @@ mod support;
 
 mod chain;
 mod engine;
+mod faults;
+mod finality;
 mod hostile;
 mod market;
 mod restart;
