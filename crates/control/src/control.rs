@@ -1,10 +1,11 @@
 //! One control node's parts, handed to handlers, link sessions and reconcilers.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use atoll_domain::key::SecretKey;
 use atoll_domain::time::UnixMs;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 use crate::app::market::Market;
 use crate::config::Config;
@@ -33,60 +34,86 @@ pub struct Keys {
     pub pod_secret: [u8; 32],
 }
 
-/// Wakes every reconciler. A signal is never lost, several may become one; each run looks at everything anyway.
-#[derive(Debug, Clone)]
-pub struct Wake(Arc<watch::Sender<u64>>);
+/// Wakes every reconciler, in the order in which they wait. A signal is never lost, several may become one; each run looks
+/// at everything anyway.
+#[derive(Debug, Clone, Default)]
+pub struct Wake(Arc<Signals>);
 
-impl Default for Wake {
-    fn default() -> Self {
-        Self(Arc::new(watch::Sender::new(0)))
-    }
+#[derive(Debug, Default)]
+struct Signals {
+    count: AtomicU64,
+    notify: Notify,
+}
+
+/// Sees every signal since it was made.
+#[derive(Debug)]
+pub struct Woken {
+    wake: Wake,
+    seen: u64,
 }
 
 impl Wake {
     /// Something changed.
     pub fn signal(&self) {
-        self.0.send_modify(|count| *count = count.wrapping_add(1));
+        self.0.count.fetch_add(1, Ordering::AcqRel);
+        self.0.notify.notify_waiters();
     }
 
     /// A receiver that sees every later signal.
     #[must_use]
-    pub fn subscribe(&self) -> watch::Receiver<u64> {
-        self.0.subscribe()
+    pub fn subscribe(&self) -> Woken {
+        Woken { wake: self.clone(), seen: self.count() }
+    }
+
+    fn count(&self) -> u64 {
+        self.0.count.load(Ordering::Acquire)
+    }
+}
+
+impl Woken {
+    /// Everything so far counts as seen.
+    pub fn mark_unchanged(&mut self) {
+        self.seen = self.wake.count();
+    }
+
+    /// Waits for a signal that was not seen.
+    pub async fn changed(&mut self) {
+        atoll_life::until(&self.wake.0.notify, || self.wake.count() != self.seen).await;
+        self.mark_unchanged();
     }
 }
 
 /// Whether the store is known to be up to what the operator keeps beside it. Set until a node begins to look.
-#[derive(Clone, Debug)]
-pub struct CaughtUp(Arc<watch::Sender<bool>>);
+#[derive(Clone, Debug, Default)]
+pub struct CaughtUp(Arc<Known>);
 
-impl Default for CaughtUp {
-    fn default() -> Self {
-        Self(Arc::new(watch::Sender::new(true)))
-    }
+#[derive(Debug, Default)]
+struct Known {
+    is_unknown: AtomicBool,
+    notify: Notify,
 }
 
 impl CaughtUp {
     /// It is not known yet.
     pub(crate) fn unset(&self) {
-        self.0.send_replace(false);
+        self.0.is_unknown.store(true, Ordering::Release);
     }
 
     /// It is.
     pub(crate) fn set(&self) {
-        self.0.send_replace(true);
+        self.0.is_unknown.store(false, Ordering::Release);
+        self.0.notify.notify_waiters();
     }
 
     /// Whether it is.
     #[must_use]
     pub fn is_set(&self) -> bool {
-        *self.0.borrow()
+        !self.0.is_unknown.load(Ordering::Acquire)
     }
 
     /// Waits until it is.
     pub(crate) async fn wait(&self) {
-        // The sender lives as long as this, so waiting cannot fail.
-        drop(self.0.subscribe().wait_for(|known| *known).await);
+        atoll_life::until(&self.0.notify, || self.is_set()).await;
     }
 }
 

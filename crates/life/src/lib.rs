@@ -7,9 +7,11 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 tokio::task_local! {
@@ -17,39 +19,73 @@ tokio::task_local! {
 }
 
 /// What covers a future and the tasks that come from it. Clones are the same life.
-#[derive(Clone, Debug)]
-pub struct Life {
-    ended: Arc<watch::Sender<bool>>,
+#[derive(Clone, Debug, Default)]
+pub struct Life(Arc<Inner>);
+
+/// Not a `watch`: that wakes its waiters in random order, and the order in which tasks are dropped shows.
+#[derive(Debug, Default)]
+struct Inner {
+    has_ended: AtomicBool,
+    ended: Notify,
+    /// Futures that are not dropped yet.
+    covered: AtomicUsize,
+    bare: Notify,
 }
 
-impl Default for Life {
-    fn default() -> Self {
-        Self { ended: Arc::new(watch::Sender::new(false)) }
+/// Counts a covered future; dropped after it.
+struct Covered<'a>(&'a Inner);
+
+impl<'a> Covered<'a> {
+    fn new(inner: &'a Inner) -> Self {
+        inner.covered.fetch_add(1, Ordering::AcqRel);
+        Self(inner)
+    }
+}
+
+impl Drop for Covered<'_> {
+    fn drop(&mut self) {
+        if self.0.covered.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.bare.notify_waiters();
+        }
+    }
+}
+
+/// Waits until `holds`, looking whenever `notify` says that something changed. Those who wait are woken in order, which
+/// those of a `tokio::sync::watch` are not.
+pub async fn until(notify: &Notify, holds: impl Fn() -> bool) {
+    loop {
+        let mut notified = pin!(notify.notified());
+        notified.as_mut().enable();
+        if holds() {
+            return;
+        }
+        notified.await;
     }
 }
 
 impl Life {
     /// Runs a future under this life; none when the life ended first. The future is then dropped where it stood.
     pub async fn cover<F: Future>(&self, future: F) -> Option<F::Output> {
-        let mut ended = self.ended.subscribe();
+        let _counted = Covered::new(&self.0);
         let covered = CURRENT.scope(self.clone(), future);
         tokio::select! {
             biased;
-            _ = ended.wait_for(|ended| *ended) => None,
+            () = until(&self.0.ended, || self.is_ended()) => None,
             output = covered => Some(output),
         }
     }
 
     /// Ends it: returns when every future under it has been dropped. Not to be called from under it.
     pub async fn end(&self) {
-        self.ended.send_replace(true);
-        self.ended.closed().await;
+        self.0.has_ended.store(true, Ordering::Release);
+        self.0.ended.notify_waiters();
+        until(&self.0.bare, || self.0.covered.load(Ordering::Acquire) == 0).await;
     }
 
     /// Whether it was ended.
     #[must_use]
     pub fn is_ended(&self) -> bool {
-        *self.ended.borrow()
+        self.0.has_ended.load(Ordering::Acquire)
     }
 }
 
