@@ -3,12 +3,15 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use atoll_api::link::CommandResult;
+use atoll_domain::id::PodId;
 use atoll_domain::time::UnixMs;
 
 use crate::link::dial::OperatorName;
 
 /// Answers kept for an operator's commands that are sent again.
 const ANSWERS_MAX: usize = 512;
+/// Pods remembered that an operator stopped before it had them started.
+const STOPPED_MAX: usize = 512;
 
 /// All operators of this worker.
 #[derive(Debug)]
@@ -18,6 +21,7 @@ pub(super) struct Operators(BTreeMap<OperatorName, Known>);
 struct Known {
     linked_since: Option<UnixMs>,
     answers: VecDeque<CommandResult>,
+    stopped: VecDeque<PodId>,
 }
 
 impl Operators {
@@ -54,6 +58,20 @@ impl Operators {
             known.answers.pop_front();
         }
         known.answers.push_back(answer);
+    }
+
+    /// Remembers that an operator stopped a pod that is not here: its start may still be on the way.
+    pub(super) fn stopped(&mut self, by: &OperatorName, pod: PodId) {
+        let Some(known) = self.0.get_mut(by) else { return };
+        if known.stopped.len() == STOPPED_MAX {
+            known.stopped.pop_front();
+        }
+        known.stopped.push_back(pod);
+    }
+
+    /// Whether an operator stopped a pod before it came.
+    pub(super) fn has_stopped(&self, operator: &OperatorName, pod: PodId) -> bool {
+        self.0.get(operator).is_some_and(|known| known.stopped.contains(&pod))
     }
 
     /// What a command of an operator was answered.

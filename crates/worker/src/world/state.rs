@@ -144,8 +144,10 @@ struct Pod {
     plan: Option<Box<PodSpec>>,
     /// Rosters that wait for the chain, in order of arrival.
     rosters: VecDeque<(Members, UnixMs)>,
-    /// Commands that the supervisor works on: id, and whether they ask to launch.
+    /// Commands that the supervisor works on.
     with_supervisor: Vec<String>,
+    /// The one of them that starts the program.
+    launching: Option<String>,
     /// The highest roster passed on.
     generation: u64,
     stopping: Option<String>,
@@ -298,6 +300,7 @@ impl Pod {
             plan,
             rosters: VecDeque::new(),
             with_supervisor: vec![],
+            launching: None,
             generation: 0,
             stopping: None,
             unseen: 0,
@@ -307,6 +310,14 @@ impl Pod {
 
     fn is_of(&self, operator: &OperatorName) -> bool {
         self.record.operator.as_ref() == Some(operator)
+    }
+
+    /// The supervisor is done with a command; false when it was answered before.
+    fn done_with(&mut self, command: &str) -> bool {
+        let before = self.with_supervisor.len();
+        self.with_supervisor.retain(|one| one != command);
+        self.launching.take_if(|launching| launching == command);
+        self.with_supervisor.len() < before
     }
 
     fn is_live(&self) -> bool {

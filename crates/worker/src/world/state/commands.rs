@@ -66,6 +66,9 @@ impl State {
             Ok(start) if self.is_foreign(start.pod, from) => {
                 self.answer(from, command, Err(Refusal::OtherOperator(start.pod)), out);
             }
+            Ok(start) if self.operators.has_stopped(from, start.pod) => {
+                self.answer(from, command, Err(Refusal::Cancelled), out);
+            }
             Ok(start) if self.pods.contains_key(&start.pod) => {
                 self.answer(from, command, Ok(()), out);
                 self.report(&start.pod, out);
@@ -293,7 +296,12 @@ impl State {
                         pod.generation = pod.generation.max(generation);
                         pod.with_supervisor.push(command.clone());
                         let members = statements.into_iter().filter(|one| Some(one) != own.as_ref()).collect();
-                        let run = (launch && pod.phase == Phase::Prepared).then(|| super::plan::passed_on(env));
+                        // A launch that fails makes room for the next one.
+                        let launch = launch && pod.phase == Phase::Prepared && pod.launching.is_none();
+                        let run = launch.then(|| super::plan::passed_on(env));
+                        if launch {
+                            pod.launching = Some(command.clone());
+                        }
                         let (pod, authorised) = (*id, authorised.clone());
                         out.push(Effect::Roster { pod, command, members, authorised, run });
                     }
@@ -329,7 +337,10 @@ impl State {
         if let Some(pending) = self.pending.remove(&pod) {
             self.answer(from, pending.start.command, Err(Refusal::Cancelled), out);
         }
-        // A pod that is not here is stopped already.
+        // A pod that is not here is stopped already; one that comes behind its stop does not start.
+        if !self.pods.contains_key(&pod) {
+            self.operators.stopped(from, pod);
+        }
         self.answer(from, stop.command.clone(), Ok(()), out);
         match self.pods.get(&pod) {
             Some(known) if known.is_live() => {

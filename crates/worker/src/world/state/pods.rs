@@ -22,7 +22,7 @@ impl State {
             PodNews::Prepared { .. } => {}
             PodNews::NotPrepared { why } => self.over(id, None, format!("it could not be made: {why}"), now, out),
             PodNews::RosterTaken { command, refused, launched } => {
-                pod.with_supervisor.retain(|one| *one != command);
+                let unanswered = pod.done_with(&command);
                 if launched && pod.phase == Phase::Prepared {
                     pod.phase = Phase::Running;
                     tracing::info!(pod = %id, "a pod runs");
@@ -30,15 +30,19 @@ impl State {
                 let outcome =
                     if refused.is_empty() { Ok(()) } else { Err(Refusal::StatementRefused(refused.join("; "))) };
                 let operator = pod.record.operator.clone();
-                self.answer_operator(operator.as_ref(), command, outcome, out);
+                if unanswered {
+                    self.answer_operator(operator.as_ref(), command, outcome, out);
+                }
                 if launched {
                     self.report(&id, out);
                 }
             }
             PodNews::RosterFailed { command, why } => {
-                pod.with_supervisor.retain(|one| *one != command);
+                let unanswered = pod.done_with(&command);
                 let operator = pod.record.operator.clone();
-                self.answer_operator(operator.as_ref(), command, Err(Refusal::Supervisor(why)), out);
+                if unanswered {
+                    self.answer_operator(operator.as_ref(), command, Err(Refusal::Supervisor(why)), out);
+                }
             }
             PodNews::Ended { code, reason } => self.over(id, code, reason, now, out),
         }

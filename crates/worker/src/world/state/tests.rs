@@ -1,5 +1,8 @@
 //! Every refusal, and the life of a pod, as sequences of events.
 
+mod faults;
+mod operators;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
