@@ -21,7 +21,8 @@ pub(crate) struct Arguments {
     /// Leave out what needs namespaces, Ray or PostgreSQL
     #[arg(long, conflicts_with = "long")]
     fast: bool,
-    /// Add what takes long: the program is built again, with its whole toolchain, and compared byte for byte
+    /// Add what takes long: the program is built again, with its whole toolchain, and compared byte for byte; Solana's
+    /// client in Rust is built
     #[arg(long)]
     long: bool,
 }
@@ -62,12 +63,14 @@ const SUITES: &[Suite] = &[
     Suite { name: "python", when: When::Always, run: python },
     Suite { name: "program", when: When::Always, run: program },
     Suite { name: "store", when: When::Usually, run: store },
+    Suite { name: "clients", when: When::Usually, run: clients },
     Suite { name: "pods", when: When::Usually, run: pods },
     Suite { name: "walk", when: When::Usually, run: walk },
     Suite { name: "training", when: When::Usually, run: training },
     Suite { name: "demo", when: When::Usually, run: demo_suite },
     Suite { name: "fuzz", when: When::Long, run: fuzz },
     Suite { name: "rebuild", when: When::Long, run: rebuild },
+    Suite { name: "rust-client", when: When::Long, run: rust_client },
 ];
 
 pub(crate) fn run(arguments: &Arguments, repository: &Path) -> Result<()> {
@@ -177,18 +180,35 @@ fn store(repository: &Path) -> Result<()> {
     )
 }
 
-/// The market program built again from its sources, with a toolchain that is fetched where it is missing.
-fn rebuild(repository: &Path) -> Result<()> {
-    crate::program::check(repository, Fetch::Yes)
+/// Other people's clients of Solana in JavaScript and Python, against the local chain.
+fn clients(repository: &Path) -> Result<()> {
+    let folder = crate::clients::ensure(repository)?;
+    client_tests(repository, &folder, "clients", "")
 }
 
-/// Both store engines, against a private PostgreSQL.
-fn store(repository: &Path) -> Result<()> {
-    command(
-        repository,
-        "cargo",
-        &["test", "--locked", "-p", "atoll-control", "--features", "postgres-tests", "--lib", "store::"],
-    )
+/// Solana's own client in Rust against the local chain. Its 391 crates have a lock of their own and take five minutes
+/// of processor time to build.
+fn rust_client(repository: &Path) -> Result<()> {
+    let target = repository.join("target/clients/rust");
+    let manifest = repository.join("crates/chain/tests/clients/rust/Cargo.toml");
+    let words = [&target, &manifest].map(|path| path.to_str().context("the repository's path is not UTF-8"));
+    let [target, manifest] = words;
+    let build = ["build", "--locked", "--target-dir", target?, "--manifest-path", manifest?];
+    command(repository, "cargo", &build)?;
+    client_tests(repository, &repository.join("target/clients"), "rust-client", "rust_client")
+}
+
+/// Runs tests of the chain's crate with the folder of the clients; `name` is a part of their names.
+fn client_tests(repository: &Path, folder: &Path, feature: &str, name: &str) -> Result<()> {
+    let arguments = ["test", "--locked", "-p", "atoll-chain", "--features", feature, "--test", "clients", "--", name];
+    let shown = format!("cargo {}", arguments.join(" "));
+    eprintln!("$ ATOLL_CLIENTS={} {shown}", folder.display());
+    let status = Command::new("cargo").args(arguments).env("ATOLL_CLIENTS", folder).current_dir(repository).status();
+    let status = status.with_context(|| format!("`{shown}` cannot be started"))?;
+    if !status.success() {
+        bail!("`{shown}` ended with {status}");
+    }
+    Ok(())
 }
 
 /// Real pods: namespaces, overlay, supervisor.

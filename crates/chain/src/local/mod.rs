@@ -5,13 +5,14 @@
 //! moves them forward. Every transaction is on disk before it is answered, and is final at once unless [`Finality`] says
 //! otherwise. What a cluster does wrong can be switched on: [`faults`].
 //!
-//! What differs from a cluster: no votes, no leaders, no WebSocket subscriptions, no durable nonces; the sysvars
+//! What differs from a cluster: no votes, no leaders, no durable nonces; the sysvars
 //! `SlotHashes` and `RecentBlockhashes` stand still; the features are litesvm 0.16's list of those active on mainnet
 //! (agave 4.2). Statuses are kept for ever, transactions up to
 //! [`history::HISTORY_BYTES_MAX`].
 //!
 //! - [`log`]: frames on disk. - [`state`]: what the chain is, and how a transaction changes it. - `methods`: JSON in,
-//!   JSON out. - [`Engine`]: bodies in, answers out, with neither thread nor socket. - `http`: the listener.
+//!   JSON out. - [`Engine`]: bodies in, answers out, with neither thread nor socket. - `http`, `ws`: the listeners.
+//!   - `pubsub`: who is told of what. - [`history`]: what is remembered of transactions.
 
 mod detail;
 mod engine;
@@ -24,12 +25,14 @@ mod http;
 pub mod log;
 mod machine;
 mod methods;
+mod pubsub;
 mod restore;
 mod settling;
 pub mod snapshot;
 pub mod state;
 pub mod timeline;
 mod versions;
+mod ws;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -44,6 +47,8 @@ use tokio::task::JoinHandle;
 
 use crate::address::Address;
 use crate::market;
+
+use pubsub::Hub;
 
 pub use engine::{Answer, Engine, EngineConfig, Finality, Settings};
 
@@ -144,6 +149,7 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct LocalChain {
     address: SocketAddr,
+    ws_address: SocketAddr,
     torn_bytes: u64,
     stop: Stop,
     server: JoinHandle<()>,
@@ -154,7 +160,9 @@ pub struct LocalChain {
 enum Message {
     /// A request.
     Call(Call),
-    /// Nothing: it looks whether it has to stop.
+    /// What a WebSocket has for the subscriptions.
+    Socket(pubsub::Command),
+    /// Nothing: it looks whether it has to stop, and tells subscribers that time passes.
     Wake,
 }
 
@@ -187,8 +195,9 @@ impl Stop {
 pub async fn serve(config: LocalChainConfig) -> Result<LocalChain, StartError> {
     let listen = config.listen;
     let refused = |source| StartError::Listen { listen, source };
-    let listener = TcpListener::bind(listen).await.map_err(refused)?;
+    let (listener, ws) = http::bind(listen).await.map_err(refused)?;
     let address = listener.local_addr().map_err(refused)?;
+    let ws_address = ws.as_ref().map_or(Ok(address), TcpListener::local_addr).map_err(refused)?;
     let (calls, queue) = mpsc::channel(QUEUE_MAX);
     let (started, start) = oneshot::channel();
     let stop = Stop { asked: Arc::new(AtomicBool::new(false)), calls: calls.clone() };
@@ -198,9 +207,9 @@ pub async fn serve(config: LocalChainConfig) -> Result<LocalChain, StartError> {
         .spawn(move || run(config, queue, &asked, started))
         .map_err(|_| StartError::Thread)?;
     let torn_bytes = start.await.map_err(|_| StartError::Thread)??;
-    let server = tokio::spawn(http::serve(listener, calls));
-    tracing::info!(%address, torn_bytes, "local chain: one process, no consensus");
-    Ok(LocalChain { address, torn_bytes, stop, server, thread: Some(thread) })
+    let server = tokio::spawn(http::serve(listener, ws, calls));
+    tracing::info!(%address, %ws_address, torn_bytes, "local chain: one process, no consensus");
+    Ok(LocalChain { address, ws_address, torn_bytes, stop, server, thread: Some(thread) })
 }
 
 impl LocalChain {
@@ -214,6 +223,13 @@ impl LocalChain {
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// Its address for subscriptions: the port after its JSON-RPC's, or that port itself where the next one is taken.
+    /// Subscriptions are taken on both.
+    #[must_use]
+    pub fn ws_url(&self) -> String {
+        format!("ws://{}", self.ws_address)
     }
 
     /// Bytes of an unfinished write that were cut off the log at start; 0 after a clean stop.
@@ -268,17 +284,20 @@ fn run(
             return;
         }
     };
+    let mut hub = Hub::default();
     while let Some(first) = queue.blocking_recv() {
         if stop.load(Ordering::Acquire) {
             return;
         }
-        let mut answers = Vec::new();
+        let (mut answers, mut sockets) = (Vec::new(), Vec::new());
         let mut next = Some(first);
         while let Some(message) = next.take() {
-            if let Message::Call(call) = message {
-                answers.push((call.reply, engine.answer(&call.body)));
+            match message {
+                Message::Call(call) => answers.push((call.reply, engine.answer(&call.body))),
+                Message::Socket(command) => sockets.push(command),
+                Message::Wake => engine.tick(),
             }
-            if answers.len() < COMMIT_CALLS_MAX {
+            if answers.len() + sockets.len() < COMMIT_CALLS_MAX {
                 next = queue.try_recv().ok();
             }
         }
@@ -292,5 +311,7 @@ fn run(
             tracing::error!(%error, "the local chain stops: its memory is ahead of its log; start it again");
             return;
         }
+        hub.publish(engine.state());
+        sockets.into_iter().for_each(|command| hub.take(command, engine.state()));
     }
 }

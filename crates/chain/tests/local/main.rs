@@ -9,4 +9,5 @@ mod faults;
 mod finality;
 mod hostile;
 mod market;
+mod pubsub;
 mod restart;

@@ -24,9 +24,10 @@ use solana_transaction_error::TransactionError;
 
 use super::state::{Run, State};
 
-use encode::{AccountForm, account_json};
-pub(super) use parsed::{token_account, token_mint};
-use view::View;
+pub(super) use accounts::{account_form, read_filters};
+pub(super) use encode::{AccountForm, account_json};
+pub(super) use parsed::{AccountFilter, token_account, token_mint};
+pub(super) use view::{View, commitment};
 
 /// A method's own errors, as agave numbers them.
 const CODE_PREFLIGHT: i64 = -32002;
