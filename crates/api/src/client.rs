@@ -1,5 +1,7 @@
 //! The HTTP client of the API: pinned TLS, typed answers, errors in the server's own words.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use atoll_domain::id::JobId;
@@ -19,11 +21,17 @@ use crate::http::{
 /// The largest JSON answer that is read, in bytes.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
-/// A caller's connection to one operator.
+/// How long one of several servers may take to be reached before the next is tried.
+const NEXT_AFTER: Duration = Duration::from_secs(1);
+
+/// A caller's connection to one operator, by any of its servers.
 #[derive(Clone, Debug)]
 pub struct Client {
     http: reqwest::Client,
-    base: String,
+    /// At least one.
+    bases: Arc<[reqwest::Url]>,
+    /// The one that answered last; counted on, not bounded.
+    current: Arc<AtomicUsize>,
     key: Option<String>,
 }
 
@@ -79,25 +87,31 @@ pub struct Sealing<'a> {
 }
 
 impl Client {
-    /// A client for `base` (for example `https://127.0.0.1:8443`) that trusts exactly the certificate authorities in
-    /// `ca_pem`.
+    /// A client for `servers` (for example `https://127.0.0.1:8443`, several with commas between them) that trusts exactly
+    /// the certificate authorities in `ca_pem`. When a server cannot be reached the next one is asked; what one may have
+    /// begun is asked again only where asking twice is asking once.
     ///
     /// # Errors
-    /// [`ClientError::Profile`] when the certificate is none.
-    pub fn new(base: &str, ca_pem: &[u8], key: Option<String>) -> Result<Self, ClientError> {
+    /// [`ClientError::Profile`] when the certificate or an address is none.
+    pub fn new(servers: &str, ca_pem: &[u8], key: Option<String>) -> Result<Self, ClientError> {
+        let base = |text: &str| {
+            let url = reqwest::Url::parse(text).ok().filter(|url| url.scheme() == "https" && url.has_host());
+            url.ok_or_else(|| ClientError::Profile(format!("the server `{text}` is not https://HOST:PORT")))
+        };
+        let bases: Vec<reqwest::Url> = servers.split(',').map(|text| base(text.trim())).collect::<Result<_, _>>()?;
         // A second install is refused, and means that the same provider is in place already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let ca = reqwest::Certificate::from_pem(ca_pem)
             .map_err(|error| ClientError::Profile(format!("its certificate cannot be read: {error}")))?;
         let http = reqwest::Client::builder()
             .tls_certs_only([ca])
-            .connect_timeout(Duration::from_secs(5))
+            .connect_timeout(if bases.len() > 1 { NEXT_AFTER } else { Duration::from_secs(5) })
             .read_timeout(Duration::from_secs(60))
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
             .build()
             .map_err(|error| ClientError::Profile(error.to_string()))?;
-        Ok(Self { http, base: base.trim_end_matches('/').to_owned(), key })
+        Ok(Self { http, bases: bases.into(), current: Arc::default(), key })
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> ClientError {
@@ -107,15 +121,21 @@ impl Client {
             reason = cause.to_string();
             source = cause.source();
         }
-        ClientError::Unreachable { base: self.base.clone(), reason }
+        ClientError::Unreachable { base: self.base(0).0, reason }
     }
 
     fn unintelligible(&self, reason: impl ToString) -> ClientError {
-        ClientError::Unintelligible { base: self.base.clone(), reason: reason.to_string() }
+        ClientError::Unintelligible { base: self.base(0).0, reason: reason.to_string() }
+    }
+
+    /// The server after the current one by so many, as text and as URL.
+    fn base(&self, after: usize) -> (String, &reqwest::Url) {
+        let at = self.current.load(Ordering::Relaxed).wrapping_add(after) % self.bases.len();
+        (self.bases[at].as_str().trim_end_matches('/').to_owned(), &self.bases[at])
     }
 
     fn request(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
-        let request = self.http.request(method, format!("{}{path}", self.base));
+        let request = self.http.request(method, format!("{}{path}", self.base(0).0));
         match &self.key {
             Some(key) => request.bearer_auth(key),
             None => request,
@@ -123,7 +143,8 @@ impl Client {
     }
 
     async fn send(&self, request: reqwest::RequestBuilder) -> Result<reqwest::Response, ClientError> {
-        let answer = request.send().await.map_err(|error| self.unreachable(&error))?;
+        let request = request.build().map_err(|error| ClientError::Profile(error.to_string()))?;
+        let answer = self.execute(request).await?;
         if answer.status().is_success() {
             return Ok(answer);
         }
@@ -132,6 +153,34 @@ impl Client {
         match serde_json::from_slice::<ErrorBody>(&body) {
             Ok(body) => Err(ClientError::Refused(Box::new(body))),
             Err(_) => Err(self.unintelligible(format!("status {status}"))),
+        }
+    }
+
+    /// Asks the current server, then the others.
+    async fn execute(&self, request: reqwest::Request) -> Result<reqwest::Response, ClientError> {
+        // A submission is told again by its idempotency key. The seal of a stop is spent the first time.
+        let twice_is_once = request.method() != reqwest::Method::POST
+            || matches!(request.url().path(), "/v1/jobs" | "/v1/quotes");
+        let first = self.current.load(Ordering::Relaxed);
+        let mut after = 0;
+        loop {
+            let at = first.wrapping_add(after);
+            let mut next = request.try_clone().expect("bodies here are bytes in memory, never streams");
+            let base = &self.bases[at % self.bases.len()];
+            let moved = next.url_mut().set_host(base.host_str()).is_ok() && next.url_mut().set_port(base.port()).is_ok();
+            debug_assert!(moved, "one https URL with a host takes the place of another");
+            match self.http.execute(next).await {
+                Ok(answer) => {
+                    self.current.store(at, Ordering::Relaxed);
+                    return Ok(answer);
+                }
+                Err(error) => {
+                    after += 1;
+                    if after >= self.bases.len() || !(error.is_connect() || twice_is_once) {
+                        return Err(self.unreachable(&error));
+                    }
+                }
+            }
         }
     }
 

@@ -90,6 +90,9 @@ pub(crate) struct Server {
     /// A name or address that the certificate is also made for
     #[arg(long = "name", value_name = "NAME")]
     pub(crate) names: Vec<String>,
+    /// Where workers, clients and the operator's other nodes reach this node, `https://…`; without it, where it listens
+    #[arg(long)]
+    pub(crate) url: Option<String>,
     /// The chain's Solana JSON-RPC
     #[arg(long, env = "ATOLL_SERVER_RPC")]
     pub(crate) rpc: Option<String>,

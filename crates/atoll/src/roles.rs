@@ -60,6 +60,7 @@ fn server(args: Server) -> anyhow::Result<()> {
         state: args.state,
         listen: args.listen,
         names: (!args.names.is_empty()).then_some(args.names),
+        url: args.url,
         rpc: args.rpc,
         store: args.store,
         objects: args.objects,

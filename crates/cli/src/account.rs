@@ -16,8 +16,9 @@ use crate::session::{Session, client, random};
 /// What is typed after `atoll login`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Login {
-    /// The operator's address, for example https://127.0.0.1:8443
-    #[arg(long)]
+    /// The operator's address, for example https://127.0.0.1:8443; several with commas between them: when one does not
+    /// answer the next is asked
+    #[arg(long, env = "ATOLL_SERVER")]
     server: String,
     /// The certificate that the server must show (PEM), from the operator
     #[arg(long, value_name = "FILE")]

@@ -1,0 +1,245 @@
+//! A store whose node dies after so many of its writes: the write is done, its answer never comes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use async_trait::async_trait;
+use atoll_control::store::rows::*;
+use atoll_control::store::{Accepted, Result, Store};
+use atoll_domain::id::{ApiKeyId, ClusterId, CommandId, JobId, NodeId, PodId, UserId, WorkerId};
+use atoll_domain::key::{Address, Digest, PublicKey};
+use atoll_domain::meter::{Observation, SignedUsage};
+use atoll_domain::time::UnixMs;
+use tokio::sync::Notify;
+
+/// Writes that the node has left to live. One test uses it.
+static LEFT: AtomicI64 = AtomicI64::new(i64::MAX);
+static DIED: Notify = Notify::const_new();
+
+/// The next life ends at its write of this number. What comes again and again by itself (meters, beats) does not count.
+pub(crate) fn live_for(writes: i64) {
+    LEFT.store(writes, Ordering::SeqCst);
+}
+
+/// Waits for the end of this life.
+pub(crate) async fn died() {
+    DIED.notified().await;
+}
+
+pub(crate) fn around(store: Arc<dyn Store>) -> Arc<dyn Store> {
+    Arc::new(Dying(store))
+}
+
+#[derive(Debug)]
+struct Dying(Arc<dyn Store>);
+
+/// A dead node does nothing more.
+async fn lives<T>(work: impl Future<Output = T>) -> T {
+    if LEFT.load(Ordering::SeqCst) <= 0 {
+        std::future::pending::<()>().await;
+    }
+    work.await
+}
+
+/// A write that may be the last.
+async fn survives<T>(work: impl Future<Output = T>) -> T {
+    let done = lives(work).await;
+    if LEFT.fetch_sub(1, Ordering::SeqCst) <= 1 {
+        DIED.notify_one();
+        std::future::pending::<()>().await;
+    }
+    done
+}
+
+#[async_trait]
+impl Store for Dying {
+    async fn user_add(&self, user: &User) -> Result<()> {
+        lives(self.0.user_add(user)).await
+    }
+    async fn user_by_name(&self, name: &str) -> Result<Option<User>> {
+        lives(self.0.user_by_name(name)).await
+    }
+    async fn api_key_add(&self, key: &ApiKey) -> Result<()> {
+        lives(self.0.api_key_add(key)).await
+    }
+    async fn api_key(&self, id: ApiKeyId) -> Result<Option<(ApiKey, User)>> {
+        lives(self.0.api_key(id)).await
+    }
+    async fn api_key_revoke(&self, id: ApiKeyId, now: UnixMs) -> Result<()> {
+        lives(self.0.api_key_revoke(id, now)).await
+    }
+    async fn nonce_use(&self, signer: &PublicKey, nonce: &[u8; 16], now: UnixMs, forget_at: UnixMs) -> Result<bool> {
+        lives(self.0.nonce_use(signer, nonce, now, forget_at)).await
+    }
+    async fn job_accept(&self, new: &NewJob, now: UnixMs) -> Result<Accepted> {
+        survives(self.0.job_accept(new, now)).await
+    }
+    async fn job(&self, id: JobId) -> Result<Option<Job>> {
+        lives(self.0.job(id)).await
+    }
+    async fn job_by_order(&self, order: &Address) -> Result<Option<Job>> {
+        lives(self.0.job_by_order(order)).await
+    }
+    async fn job_by_cluster(&self, cluster: ClusterId) -> Result<Option<Job>> {
+        lives(self.0.job_by_cluster(cluster)).await
+    }
+    async fn jobs_of(&self, user: UserId, limit: u32) -> Result<Vec<Job>> {
+        lives(self.0.jobs_of(user, limit)).await
+    }
+    async fn jobs_open(&self) -> Result<Vec<Job>> {
+        lives(self.0.jobs_open()).await
+    }
+    async fn job_change(&self, id: JobId, generation: u64, change: &JobChange, events: &[Event]) -> Result<Job> {
+        survives(self.0.job_change(id, generation, change, events)).await
+    }
+    async fn events_add(&self, job: JobId, events: &[Event]) -> Result<()> {
+        lives(self.0.events_add(job, events)).await
+    }
+    async fn events(&self, job: JobId, after: u64, limit: u32) -> Result<Vec<(u64, Event)>> {
+        lives(self.0.events(job, after, limit)).await
+    }
+    async fn worker_put(&self, worker: &Worker) -> Result<()> {
+        lives(self.0.worker_put(worker)).await
+    }
+    async fn worker(&self, id: WorkerId) -> Result<Option<Worker>> {
+        lives(self.0.worker(id)).await
+    }
+    async fn workers(&self) -> Result<Vec<Worker>> {
+        lives(self.0.workers()).await
+    }
+    async fn devices_reserve(&self, reservations: &[Reservation], now: UnixMs) -> Result<()> {
+        survives(self.0.devices_reserve(reservations, now)).await
+    }
+    async fn devices_unreserve(&self, job: JobId) -> Result<()> {
+        survives(self.0.devices_unreserve(job)).await
+    }
+    async fn devices_reserved(&self, now: UnixMs) -> Result<BTreeMap<WorkerId, u16>> {
+        lives(self.0.devices_reserved(now)).await
+    }
+    async fn pods_add(
+        &self,
+        job: JobId,
+        generation: u64,
+        change: &JobChange,
+        pods: &[Pod],
+        commands: &[Command],
+        events: &[Event],
+    ) -> Result<Job> {
+        survives(self.0.pods_add(job, generation, change, pods, commands, events)).await
+    }
+    async fn pod(&self, id: PodId) -> Result<Option<Pod>> {
+        lives(self.0.pod(id)).await
+    }
+    async fn pods_of(&self, job: JobId) -> Result<Vec<Pod>> {
+        lives(self.0.pods_of(job)).await
+    }
+    async fn pods_on(&self, worker: WorkerId) -> Result<Vec<Pod>> {
+        lives(self.0.pods_on(worker)).await
+    }
+    async fn pod_change(&self, id: PodId, change: &PodChange, events: &[Event]) -> Result<bool> {
+        survives(self.0.pod_change(id, change, events)).await
+    }
+    async fn usage_put(&self, pod: PodId, usage: &SignedUsage) -> Result<()> {
+        lives(self.0.usage_put(pod, usage)).await
+    }
+    async fn observations_put(&self, seen: &BTreeMap<PodId, Observation>) -> Result<()> {
+        lives(self.0.observations_put(seen)).await
+    }
+    async fn commands_add(&self, commands: &[Command]) -> Result<()> {
+        survives(self.0.commands_add(commands)).await
+    }
+    async fn commands_open(&self, worker: WorkerId, limit: u32) -> Result<Vec<Command>> {
+        lives(self.0.commands_open(worker, limit)).await
+    }
+    async fn command_answer(&self, worker: WorkerId, id: CommandId, answer: &CommandAnswer) -> Result<bool> {
+        survives(self.0.command_answer(worker, id, answer)).await
+    }
+    async fn command(&self, id: CommandId) -> Result<Option<(Command, Option<CommandAnswer>)>> {
+        lives(self.0.command(id)).await
+    }
+    async fn chain_tx_put(&self, tx: &ChainTx) -> Result<ChainTx> {
+        survives(self.0.chain_tx_put(tx)).await
+    }
+    async fn chain_tx(&self, key: &str) -> Result<Option<ChainTx>> {
+        lives(self.0.chain_tx(key)).await
+    }
+    async fn chain_txs_of(&self, job: JobId) -> Result<Vec<ChainTx>> {
+        lives(self.0.chain_txs_of(job)).await
+    }
+    async fn chain_tx_state(&self, signature: &str, state: ChainTxState, error: &str) -> Result<()> {
+        survives(self.0.chain_tx_state(signature, state, error)).await
+    }
+    async fn epoch_put(&self, epoch: &Epoch) -> Result<Epoch> {
+        survives(self.0.epoch_put(epoch)).await
+    }
+    async fn epoch_latest(&self) -> Result<Option<Epoch>> {
+        lives(self.0.epoch_latest()).await
+    }
+    async fn epoch_with_lease(&self, lease: &Address) -> Result<Option<Epoch>> {
+        lives(self.0.epoch_with_lease(lease)).await
+    }
+    async fn epoch_with_lease_up_to(&self, lease: &Address, index: u64) -> Result<Option<Epoch>> {
+        lives(self.0.epoch_with_lease_up_to(lease, index)).await
+    }
+    async fn receipt_put(&self, job: JobId, sha256: &Digest, receipt: &str) -> Result<()> {
+        survives(self.0.receipt_put(job, sha256, receipt)).await
+    }
+    async fn receipt(&self, job: JobId) -> Result<Option<String>> {
+        lives(self.0.receipt(job)).await
+    }
+    async fn job_origin(&self, job: JobId) -> Result<Origin> {
+        lives(self.0.job_origin(job)).await
+    }
+    async fn job_adopt(&self, new: &AdoptedJob) -> Result<Job> {
+        survives(self.0.job_adopt(new)).await
+    }
+    async fn stray_put(&self, stray: &Stray) -> Result<()> {
+        lives(self.0.stray_put(stray)).await
+    }
+    async fn stray(&self, pod: PodId) -> Result<Option<Stray>> {
+        lives(self.0.stray(pod)).await
+    }
+    async fn strays_on(&self, worker: WorkerId) -> Result<Vec<Stray>> {
+        lives(self.0.strays_on(worker)).await
+    }
+    async fn strays_of(&self, order: &Address) -> Result<Vec<Stray>> {
+        lives(self.0.strays_of(order)).await
+    }
+    async fn stray_orders(&self) -> Result<Vec<Address>> {
+        lives(self.0.stray_orders()).await
+    }
+    async fn strays_drop(&self, order: &Address, before: UnixMs) -> Result<()> {
+        lives(self.0.strays_drop(order, before)).await
+    }
+    async fn node_beat(&self, beat: &Beat) -> Result<()> {
+        lives(self.0.node_beat(beat)).await
+    }
+    async fn news(&self, commands_after: u64) -> Result<News> {
+        lives(self.0.news(commands_after)).await
+    }
+    async fn last_command(&self) -> Result<u64> {
+        lives(self.0.last_command()).await
+    }
+    async fn links(&self) -> Result<BTreeMap<WorkerId, Held>> {
+        lives(self.0.links()).await
+    }
+    async fn nodes_drop(&self, nodes: &[NodeId]) -> Result<()> {
+        lives(self.0.nodes_drop(nodes)).await
+    }
+    async fn pod_lose(&self, id: PodId, seen: Option<Held>, change: &PodChange, events: &[Event]) -> Result<bool> {
+        survives(self.0.pod_lose(id, seen, change, events)).await
+    }
+    async fn network_pin(&self, pin: &NetworkPin) -> Result<NetworkPin> {
+        survives(self.0.network_pin(pin)).await
+    }
+    async fn network(&self) -> Result<Option<NetworkPin>> {
+        lives(self.0.network()).await
+    }
+    async fn beat(&self) -> Result<()> {
+        lives(self.0.beat()).await
+    }
+    async fn ping(&self) -> Result<()> {
+        lives(self.0.ping()).await
+    }
+}
