@@ -182,7 +182,7 @@ impl From<StoreError> for ApiError {
                 Code::Conflict,
                 format!("the {what} changed at the same moment: read it again and repeat the request"),
             ),
-            StoreError::Engine(_) | StoreError::Corrupt { .. } => Self::internal(error),
+            StoreError::Engine(_) | StoreError::Outdated { .. } | StoreError::Corrupt { .. } => Self::internal(error),
         }
     }
 }

@@ -262,6 +262,7 @@ pub(super) fn first(now: atoll_domain::time::UnixMs, runtime_token: String) -> J
         ended: None,
         adopting: None,
         carried: std::collections::BTreeMap::new(),
+        newer: std::collections::BTreeMap::new(),
     }
 }
 

@@ -49,6 +49,17 @@ pub enum StoreError {
     /// words say so): every operation may be repeated, and says a conflict or the same again when the first one passed.
     #[error("the store failed: {0}")]
     Engine(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The store has moved on without this build: nothing that it writes counts any more. The node must stop.
+    #[error(
+        "this store needs an `atoll` that knows its schema {needs}; this one knows {knows}: stop it and run a newer one \
+         (docs/operators/upgrade.md)"
+    )]
+    Outdated {
+        /// The least schema that a build must know.
+        needs: i64,
+        /// What this one knows.
+        knows: i64,
+    },
     /// A row that this build cannot read: written by a newer one, or damaged.
     #[error("a stored {what} cannot be read: {reason}")]
     Corrupt {
@@ -230,6 +241,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// That network, once it is known.
     async fn network(&self) -> Result<Option<NetworkPin>>;
 
+    /// Says that this handle's build is alive, every ten seconds; forgets what is long over; applies steps of the schema
+    /// that waited for older builds to end. [`StoreError::Outdated`] means that this node must stop.
+    async fn beat(&self) -> Result<()>;
     /// Whether the store answers, for `/readyz`.
     async fn ping(&self) -> Result<()>;
 }

@@ -1,38 +1,49 @@
 //! PostgreSQL: for several control nodes over one store.
 //!
 //! Writing operations are serializable transactions; the server refuses one of two that collide, and that one is run
-//! again from its start. Connections are not encrypted: use a unix socket or a private network (a URL that demands TLS
-//! is refused with words). Replication and failover are the database's.
+//! again from its start. Each counts once: it writes a token of its own, and when the connection breaks while it commits,
+//! the token says on another connection whether it is written (`sql/builds.rs`). So a server may be restarted, and with
+//! several hosts in the URL replaced by its standby, under nodes that work on; what a node acknowledged stays if the
+//! server waits for its standby (`synchronous_standby_names`).
+//!
+//! Connections are not encrypted: use a unix socket or a private network (a URL that demands TLS is refused with words).
+//! Replication and failover are the database's.
 
+mod connect;
+
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use deadpool_postgres::{
-    Client, Hook, HookError, Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime, Transaction,
-};
-use tokio_postgres::config::SslMode;
+use deadpool_postgres::{Client, HookError, Object, Pool, PoolError, Transaction};
+use tokio::time::{Instant, timeout_at};
+use tokio_postgres::IsolationLevel;
+use tokio_postgres::Statement;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{IsNull, ToSql, Type, private::BytesMut, to_sql_checked};
-use tokio_postgres::{IsolationLevel, NoTls, Statement};
 
-use super::sql::{Connection, Dialect, Engine, Failure, Isolation, Operation, Row, Tx, Value, is_repeatable, migrate};
+use super::sql::{
+    Build, Connection, Cure, Engine, Failure, Isolation, MIGRATIONS, Migration, Operation, Row, Stamp, Stamped, Tx,
+    Value, migrate, stamp,
+};
 use super::{Result, StoreError};
 
-/// Connections of one node. A statement takes about a millisecond; PostgreSQL's default is 100 for all.
-const CONNECTIONS: usize = 16;
-/// How long to wait for a free or a new connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often a refused transaction is run again. With eight writers on one row the slowest needs about eight.
 const REPEATS_MAX: u32 = 30;
+/// How long an operation waits for a server that is away or being replaced. Longer than a promotion takes; short enough
+/// that whoever asked still waits.
+const AWAY_MAX: Duration = Duration::from_secs(15);
+/// How long one try of an operation may take: a server that hangs is as good as dead. Above its own limits (`connect`).
+const TRY_MAX: Duration = Duration::from_secs(5);
 /// The first pause is at most this long, then twice that, up to [`PAUSE_MAX`]; the length is drawn by chance.
 const PAUSE_FIRST: Duration = Duration::from_millis(2);
 const PAUSE_MAX: Duration = Duration::from_millis(200);
-/// Bounds on the server's side, so that no lock outlives a stuck node. Outside of a transaction nothing is written.
-const SESSION: &str = "set default_transaction_read_only = on; set statement_timeout = '15s'; set lock_timeout = '10s'; \
-     set idle_in_transaction_session_timeout = '20s'";
 
 /// A store on a PostgreSQL server.
 pub(super) struct Postgres {
     pool: Pool,
+    build: Build,
+    /// Operations so far: with the build's id, each one's token.
+    writes: AtomicU64,
 }
 
 impl std::fmt::Debug for Postgres {
@@ -58,80 +69,85 @@ impl std::fmt::Debug for PgConnection<'_> {
     }
 }
 
+/// How one try of a writing operation ended.
+enum Tried<T> {
+    /// It is written, or it decided to write nothing.
+    Done(T),
+    /// An earlier try is written after all.
+    WrittenBefore,
+    /// Whether it is written is not known: the connection broke while it committed.
+    Unknown(T, StoreError),
+    /// Nothing is written.
+    Failed(StoreError),
+}
+
 impl Postgres {
     /// Connects and brings the schema up to date.
     pub(super) async fn open(url: &str) -> Result<Self> {
-        // The parser's own words may repeat a part of the URL, and with it of the password.
-        let mut config: tokio_postgres::Config = url.parse().map_err(|_| {
-            Failure::fatal(
-                "the URL of the store cannot be read: expected postgres://USER:PASSWORD@HOST:PORT/DATABASE \
-                 (special characters in the password as %XX)",
-            )
-        })?;
-        if config.get_ssl_mode() == SslMode::Require {
-            return Err(Failure::fatal(
-                "the URL of the store demands TLS, which this build does not speak to PostgreSQL: use a unix socket or \
-                 a private network, and drop `sslmode`",
-            ));
-        }
-        config.connect_timeout(CONNECT_TIMEOUT).tcp_user_timeout(Duration::from_secs(20)).application_name("atoll");
-        let manager = Manager::from_config(config, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
-        let pool = Pool::builder(manager)
-            .max_size(CONNECTIONS)
-            .wait_timeout(Some(2 * CONNECT_TIMEOUT))
-            .create_timeout(Some(CONNECT_TIMEOUT))
-            .runtime(Runtime::Tokio1)
-            .post_create(Hook::async_fn(|client, _| {
-                Box::pin(async move { client.batch_execute(SESSION).await.map_err(HookError::Backend) })
-            }))
-            .build()
-            .map_err(|error| Failure::fatal(error.to_string()))?;
-        let store = Self { pool };
-        store.write(Isolation::ReadCommitted, (), |(), tx| Box::pin(migrate(tx, Dialect::Postgres))).await?;
+        Self::open_with(url, MIGRATIONS).await
+    }
+
+    /// As a build that knows these steps of the schema.
+    pub(super) async fn open_with(url: &str, migrations: &'static [Migration]) -> Result<Self> {
+        let build = Build { id: random()?, migrations };
+        let store = Self { pool: connect::pool(url)?, build, writes: AtomicU64::new(0) };
+        connect::warn_of_loss(&store.client().await?).await.map_err(|error| failure(&error))?;
+        store.migrate().await?;
         Ok(store)
+    }
+
+    /// Without a time limit: another node may be at it, and a step may take long.
+    async fn migrate(&self) -> Result<()> {
+        let mut client = self.client().await?;
+        let transaction = client.build_transaction().start().await.map_err(|error| failure(&error))?;
+        transaction.batch_execute("set transaction read write").await.map_err(|error| failure(&error))?;
+        let mut tx = Tx::new(Connection::Postgres(PgConnection::Writing(&transaction)));
+        migrate(&mut tx, &self.build).await?;
+        transaction.commit().await.map_err(|error| commit_failure(&error))
     }
 
     async fn client(&self) -> Result<Client> {
         self.pool.get().await.map_err(|error| match error {
             PoolError::Backend(error) | PoolError::PostCreateHook(HookError::Backend(error)) => failure(&error),
-            PoolError::Timeout(_) => Failure::fatal("no connection to PostgreSQL became free in time"),
+            PoolError::Timeout(_) => away("no connection to PostgreSQL in time"),
             other => Failure::fatal(other.to_string()),
         })
     }
 
-    async fn transaction<A, T>(&self, isolation: Isolation, arguments: &A, operation: Operation<A, T>) -> Result<T>
+    /// Closes a connection that did not answer in time, and those that wait beside it: the server hangs.
+    fn discard(&self, client: Client) {
+        drop(Object::take(client));
+        self.pool.retain(|_, _| false);
+    }
+
+    fn next_stamp(&self) -> Stamp {
+        let mut token = [0_u8; 24];
+        token[..16].copy_from_slice(&self.build.id);
+        token[16..].copy_from_slice(&self.writes.fetch_add(1, Ordering::Relaxed).to_be_bytes());
+        Stamp { token, schema: self.build.schema() }
+    }
+
+    async fn attempt<A, T>(&self, stamped: Option<(Stamp, bool)>, arguments: &A, operation: Operation<A, T>) -> Tried<T>
     where
         A: Send + Sync,
         T: Send,
     {
-        let level = match isolation {
-            Isolation::Serializable => IsolationLevel::Serializable,
-            Isolation::ReadCommitted => IsolationLevel::ReadCommitted,
+        let mut client = match self.client().await {
+            Ok(client) => client,
+            Err(error) => return Tried::Failed(error),
         };
-        let mut client = self.client().await?;
-        let transaction = client
-            .build_transaction()
-            .isolation_level(level)
-            .read_only(false)
-            .start()
-            .await
-            .map_err(|error| failure(&error))?;
-        let mut tx = Tx::new(Connection::Postgres(PgConnection::Writing(&transaction)));
-        let outcome = operation(arguments, &mut tx).await;
-        let undone = tx.undone();
-        match outcome {
-            Ok(result) if !undone => {
-                transaction.commit().await.map_err(|error| commit_failure(&error))?;
-                Ok(result)
-            }
-            other => {
-                // A lost connection rolls back too; the operation's own outcome says more than this one's.
-                if let Err(error) = transaction.rollback().await {
-                    tracing::debug!(%error, "the connection was lost before the rollback");
-                }
-                other
+        let deadline = Instant::now() + TRY_MAX;
+        let tried = attempt_on(&mut client, deadline, stamped, arguments, operation).await;
+        if let Tried::Unknown(_, error) | Tried::Failed(error) = &tried
+            && Failure::cure_of(error) == Cure::Reconnect
+        {
+            if Instant::now() >= deadline {
+                self.discard(client);
+            } else {
+                drop(Object::take(client));
             }
         }
+        tried
     }
 
     async fn reading<A, T>(&self, arguments: &A, operation: Operation<A, T>) -> Result<T>
@@ -140,7 +156,97 @@ impl Postgres {
         T: Send,
     {
         let client = self.client().await?;
-        operation(arguments, &mut Tx::new(Connection::Postgres(PgConnection::Reading(&client)))).await
+        let read =
+            async { operation(arguments, &mut Tx::new(Connection::Postgres(PgConnection::Reading(&client)))).await };
+        match timeout_at(Instant::now() + TRY_MAX, read).await {
+            Ok(Err(error)) if Failure::cure_of(&error) == Cure::Reconnect => {
+                drop(Object::take(client));
+                Err(error)
+            }
+            Ok(result) => result,
+            Err(_) => {
+                self.discard(client);
+                Err(away(HANGS))
+            }
+        }
+    }
+}
+
+const HANGS: &str = "PostgreSQL does not answer in time";
+
+/// One try on one connection.
+async fn attempt_on<A, T>(
+    client: &mut Client,
+    deadline: Instant,
+    stamped: Option<(Stamp, bool)>,
+    arguments: &A,
+    operation: Operation<A, T>,
+) -> Tried<T>
+where
+    A: Send + Sync,
+    T: Send,
+{
+    let level = if stamped.is_some() { IsolationLevel::Serializable } else { IsolationLevel::ReadCommitted };
+    let start = client.build_transaction().isolation_level(level).read_only(false).start();
+    let transaction = match timeout_at(deadline, start).await {
+        Ok(Ok(transaction)) => transaction,
+        Ok(Err(error)) => return Tried::Failed(failure(&error)),
+        Err(_) => return Tried::Failed(away(HANGS)),
+    };
+    let mut tx = Tx::new(Connection::Postgres(PgConnection::Writing(&transaction)));
+    let (outcome, undone) = match timeout_at(deadline, work(&transaction, &mut tx, stamped, arguments, operation)).await
+    {
+        Ok(Ok(Some(result))) => (Ok(result), tx.undone()),
+        Ok(Ok(None)) => return Tried::WrittenBefore,
+        Ok(Err(error)) => (Err(error), true),
+        Err(_) => return Tried::Failed(away(HANGS)),
+    };
+    match outcome {
+        Ok(result) if !undone => match timeout_at(deadline, transaction.commit()).await {
+            Ok(Ok(())) => Tried::Done(result),
+            Ok(Err(error)) => match commit_failure(&error) {
+                unknown if Failure::cure_of(&unknown) == Cure::Reconnect => Tried::Unknown(result, unknown),
+                refused => Tried::Failed(refused),
+            },
+            Err(_) => Tried::Unknown(result, away(COMMITTING)),
+        },
+        outcome => {
+            // A lost connection rolls back too; the operation's own outcome says more than this one's.
+            if !matches!(timeout_at(deadline, transaction.rollback()).await, Ok(Ok(()))) {
+                tracing::debug!("the connection was lost before the rollback");
+            }
+            outcome.map_or_else(Tried::Failed, Tried::Done)
+        }
+    }
+}
+
+/// Stamps and operates; none when an earlier try is written. The first try's stamp travels with the operation's first
+/// statement; a later one has to wait for what became of the try before it.
+async fn work<A, T>(
+    transaction: &Transaction<'_>,
+    tx: &mut Tx<'_>,
+    stamped: Option<(Stamp, bool)>,
+    arguments: &A,
+    operation: Operation<A, T>,
+) -> Result<Option<T>>
+where
+    A: Send + Sync,
+    T: Send,
+{
+    let Some((own, first)) = stamped else { return operation(arguments, tx).await.map(Some) };
+    let mut beside = Tx::new(Connection::Postgres(PgConnection::Writing(transaction)));
+    if first {
+        let (stamped, result) = futures_util::join!(stamp(&mut beside, &own, true), operation(arguments, tx));
+        return match (stamped, result) {
+            (Ok(_), Ok(result)) => Ok(Some(result)),
+            // What the server says of every statement after the one that failed.
+            (Err(echo), Err(error)) if is_echo(&echo) => Err(error),
+            (Err(error), _) | (_, Err(error)) => Err(error),
+        };
+    }
+    match stamp(&mut beside, &own, false).await? {
+        Stamped::First => operation(arguments, tx).await.map(Some),
+        Stamped::Written => Ok(None),
     }
 }
 
@@ -150,11 +256,23 @@ impl Engine for Postgres {
         A: Send + Sync + 'static,
         T: Send + 'static,
     {
+        let stamp = (isolation == Isolation::Serializable).then(|| self.next_stamp());
         let mut repeats = Repeats::new();
+        // What a try whose end is not known would have answered.
+        let mut unknown: Option<T> = None;
         loop {
-            match self.transaction(isolation, &arguments, operation).await {
-                Err(error) if repeats.again(&error).await? => {}
-                result => return result,
+            let stamped = stamp.map(|stamp| (stamp, unknown.is_none()));
+            let error = match self.attempt(stamped, &arguments, operation).await {
+                Tried::Done(result) => return Ok(result),
+                Tried::WrittenBefore => return unknown.ok_or_else(|| Failure::fatal("a token was used twice")),
+                Tried::Unknown(result, error) => {
+                    unknown = Some(result);
+                    error
+                }
+                Tried::Failed(error) => error,
+            };
+            if !repeats.again(&error).await? {
+                return Err(if unknown.is_some() { Failure::fatal(COMMITTING) } else { error });
             }
         }
     }
@@ -172,38 +290,48 @@ impl Engine for Postgres {
             }
         }
     }
+
+    fn build(&self) -> &Build {
+        &self.build
+    }
 }
 
 /// Counts the repeats of one operation and pauses between them.
 struct Repeats {
     left: u32,
+    until: Instant,
     pause: Duration,
 }
 
 impl Repeats {
-    const fn new() -> Self {
-        Self { left: REPEATS_MAX, pause: PAUSE_FIRST }
+    fn new() -> Self {
+        Self { left: REPEATS_MAX, until: Instant::now() + AWAY_MAX, pause: PAUSE_FIRST }
     }
 
     /// Whether to run the operation again after this failure; pauses before it says so.
     async fn again(&mut self, error: &StoreError) -> Result<bool> {
-        if self.left == 0 || !is_repeatable(error) {
-            return Ok(false);
+        match Failure::cure_of(error) {
+            Cure::Repeat if self.left > 0 => self.left -= 1,
+            Cure::Reconnect if Instant::now() < self.until => {}
+            _ => return Ok(false),
         }
         tracing::debug!(%error, "an operation is run again");
         tokio::time::sleep(jitter(self.pause)?).await;
-        self.left -= 1;
         self.pause = (self.pause * 2).min(PAUSE_MAX);
         Ok(true)
     }
 }
 
 /// A length between nothing and `longest`.
-#[expect(clippy::disallowed_methods, reason = "how long a writer waits before it tries again decides nothing")]
 fn jitter(longest: Duration) -> Result<Duration> {
-    let mut draw = [0_u8; 4];
+    Ok(longest * (u32::from_le_bytes(random()?) % 1000) / 1000)
+}
+
+#[expect(clippy::disallowed_methods, reason = "how long a writer waits and what its token is decides nothing")]
+fn random<const N: usize>() -> Result<[u8; N]> {
+    let mut draw = [0_u8; N];
     getrandom::fill(&mut draw).map_err(|error| Failure::fatal(format!("no randomness: {error}")))?;
-    Ok(longest * (u32::from_le_bytes(draw) % 1000) / 1000)
+    Ok(draw)
 }
 
 async fn prepared(connection: &PgConnection<'_>, sql: &str) -> Result<Statement> {
@@ -284,12 +412,25 @@ fn row(row: &tokio_postgres::Row) -> Result<Row> {
     values.map(Row).map_err(|error| failure(&error))
 }
 
+/// Whether the failure is only that an earlier statement of the transaction failed.
+fn is_echo(error: &StoreError) -> bool {
+    let StoreError::Engine(source) = error else { return false };
+    source.to_string().contains(SqlState::IN_FAILED_SQL_TRANSACTION.code())
+}
+
+const COMMITTING: &str = "the connection to PostgreSQL was lost while committing: ask again whether it is written";
+
+/// A server that is away, hangs, or no longer takes writes.
+fn away(words: impl Into<String>) -> StoreError {
+    Failure { words: words.into(), cure: Cure::Reconnect }.into()
+}
+
 /// A failure to commit. Unless the server says that it refused, whether it is committed is not known.
 fn commit_failure(error: &tokio_postgres::Error) -> StoreError {
     // Class 40: transaction rollback; class 23: a constraint checked at the end.
     match error.as_db_error() {
         Some(refusal) if ["40", "23"].iter().any(|class| refusal.code().code().starts_with(class)) => failure(error),
-        _ => Failure::fatal("the connection to PostgreSQL was lost while committing: ask again whether it is written"),
+        _ => away(COMMITTING),
     }
 }
 
@@ -300,8 +441,7 @@ fn failure(error: &tokio_postgres::Error) -> StoreError {
             Some(cause) => format!("{error}: {cause}"),
             None => error.to_string(),
         };
-        // A connection that the server closed while it waited in the pool. Nothing is committed.
-        return if error.is_closed() { Failure::repeatable(words) } else { Failure::fatal(words) };
+        return if connect::is_away(error) { away(words) } else { Failure::fatal(words) };
     };
     let code = refusal.code();
     if *code == SqlState::FOREIGN_KEY_VIOLATION {
@@ -311,13 +451,8 @@ fn failure(error: &tokio_postgres::Error) -> StoreError {
         return StoreError::Conflict { what: "row" };
     }
     let words = format!("PostgreSQL refused ({}): {}", code.code(), refusal.message());
-    let repeatable = [
-        SqlState::T_R_SERIALIZATION_FAILURE,
-        SqlState::T_R_DEADLOCK_DETECTED,
-        // The server restarts or fails over: another connection may find it, or its successor.
-        SqlState::ADMIN_SHUTDOWN,
-        SqlState::CRASH_SHUTDOWN,
-        SqlState::CANNOT_CONNECT_NOW,
-    ];
-    if repeatable.contains(code) { Failure::repeatable(words) } else { Failure::fatal(words) }
+    if [SqlState::T_R_SERIALIZATION_FAILURE, SqlState::T_R_DEADLOCK_DETECTED].contains(code) {
+        return Failure::repeatable(words);
+    }
+    if connect::says_away(code) { away(words) } else { Failure::fatal(words) }
 }

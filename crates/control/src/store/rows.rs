@@ -71,8 +71,10 @@ pub struct Job {
 }
 
 /// The changing part of a job. Stored as one JSON document; its `state` also has a column of its own.
+///
+/// It is read and written back as a whole, also by a build that is older than the one beside it: fields that it does not
+/// know are kept. Those inside of a field are not, there an unknown one is refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct JobNow {
     /// Where it stands.
     pub state: JobState,
@@ -128,6 +130,9 @@ pub struct JobNow {
     /// Device-seconds per lease that were attested for pods which the store has lost.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub carried: BTreeMap<Address, u64>,
+    /// What a newer build wrote, as it stands.
+    #[serde(flatten)]
+    pub newer: BTreeMap<String, serde_json::Value>,
 }
 
 /// An order's terms as the chain posted them.

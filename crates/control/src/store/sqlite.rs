@@ -18,7 +18,8 @@ use tokio::sync::Semaphore;
 
 use super::Result;
 use super::sql::{
-    Connection as TxConnection, Dialect, Engine, Failure, Isolation, Operation, Tx, is_repeatable, migrate,
+    Build, Connection as TxConnection, Engine, Failure, Isolation, MIGRATIONS, Migration, Operation, Tx, fence,
+    is_repeatable, migrate,
 };
 use connection::{Kept, Place};
 
@@ -30,6 +31,7 @@ const READERS: usize = 4;
 /// A store in one file.
 pub(super) struct Sqlite {
     place: Place,
+    build: Build,
     writer: Arc<tokio::sync::Mutex<Kept>>,
     readers: Arc<Readers>,
 }
@@ -50,23 +52,34 @@ impl std::fmt::Debug for Sqlite {
 impl Sqlite {
     /// Opens or creates the file and brings its schema up to date.
     pub(super) async fn open(path: PathBuf) -> Result<Self> {
+        Self::open_with(path, MIGRATIONS).await
+    }
+
+    /// As a build that knows these steps of the schema.
+    pub(super) async fn open_with(path: PathBuf, migrations: &'static [Migration]) -> Result<Self> {
         let place = Place::shared(path);
         let opened = place.clone();
-        let writer = on_blocking_thread(move || migrated(opened)).await?;
+        let (writer, build) = on_blocking_thread(move || migrated(opened, migrations)).await?;
         let readers =
             Readers { place: place.clone(), idle: Mutex::default(), permits: Arc::new(Semaphore::new(READERS)) };
-        Ok(Self { place, writer: Arc::new(tokio::sync::Mutex::new(writer)), readers: Arc::new(readers) })
+        Ok(Self { place, build, writer: Arc::new(tokio::sync::Mutex::new(writer)), readers: Arc::new(readers) })
     }
 }
 
 impl Engine for Sqlite {
-    async fn write<A, T>(&self, _: Isolation, arguments: A, operation: Operation<A, T>) -> Result<T>
+    async fn write<A, T>(&self, isolation: Isolation, arguments: A, operation: Operation<A, T>) -> Result<T>
     where
         A: Send + Sync + 'static,
         T: Send + 'static,
     {
         let mut writer = Arc::clone(&self.writer).lock_owned().await;
-        on_blocking_thread(move || writer.with(|connection| transaction(connection, &arguments, operation))).await
+        let schema = fence_of(&self.build, isolation);
+        on_blocking_thread(move || writer.with(|connection| transaction(connection, schema, &arguments, operation)))
+            .await
+    }
+
+    fn build(&self) -> &Build {
+        &self.build
     }
 
     async fn read<A, T>(&self, arguments: A, operation: Operation<A, T>) -> Result<T>
@@ -110,6 +123,7 @@ async fn on_blocking_thread<T: Send + 'static>(work: impl FnOnce() -> Result<T> 
 /// A store in one file that has it alone: one connection, and the caller's thread does the work before a future is
 /// ready. Nothing is shared with other connections, so a file system (VFS) without shared memory will do.
 pub(super) struct Inline {
+    build: Build,
     only: Mutex<Kept>,
 }
 
@@ -122,7 +136,8 @@ impl std::fmt::Debug for Inline {
 impl Inline {
     /// Opens or creates the file and brings its schema up to date.
     pub(super) fn open(path: PathBuf, vfs: Option<&str>) -> Result<Self> {
-        Ok(Self { only: Mutex::new(migrated(Place::alone(path, vfs.map(str::to_owned)))?) })
+        let (only, build) = migrated(Place::alone(path, vfs.map(str::to_owned)), MIGRATIONS)?;
+        Ok(Self { build, only: Mutex::new(only) })
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut Connection) -> Result<T>) -> Result<T> {
@@ -131,12 +146,17 @@ impl Inline {
 }
 
 impl Engine for Inline {
-    async fn write<A, T>(&self, _: Isolation, arguments: A, operation: Operation<A, T>) -> Result<T>
+    async fn write<A, T>(&self, isolation: Isolation, arguments: A, operation: Operation<A, T>) -> Result<T>
     where
         A: Send + Sync + 'static,
         T: Send + 'static,
     {
-        self.with(|connection| transaction(connection, &arguments, operation))
+        let schema = fence_of(&self.build, isolation);
+        self.with(|connection| transaction(connection, schema, &arguments, operation))
+    }
+
+    fn build(&self) -> &Build {
+        &self.build
     }
 
     async fn read<A, T>(&self, arguments: A, operation: Operation<A, T>) -> Result<T>
@@ -149,15 +169,19 @@ impl Engine for Inline {
 }
 
 /// The writing connection of a place, on a schema that is up to date.
-fn migrated(place: Place) -> Result<Kept> {
+fn migrated(place: Place, migrations: &'static [Migration]) -> Result<(Kept, Build)> {
     // Turning a new file to write-ahead logging does not wait for another process that does the same: try again.
     let deadline = Instant::now() + place.patience();
     let mut writer = Kept::writer(place);
     loop {
-        let done =
-            writer.with(|connection| transaction(connection, &(), |(), tx| Box::pin(migrate(tx, Dialect::Sqlite))));
+        let done = writer.with(|connection| {
+            let id = connection::random_id(connection)?;
+            let build = Build { id, migrations };
+            transaction(connection, None, &build, |build, tx| Box::pin(migrate(tx, build)))?;
+            Ok(build)
+        });
         match done {
-            Ok(()) => return Ok(writer),
+            Ok(build) => return Ok((writer, build)),
             Err(error) if is_repeatable(&error) && Instant::now() < deadline => {
                 std::thread::sleep(Duration::from_millis(20));
             }
@@ -180,10 +204,24 @@ impl Drop for Open<'_> {
     }
 }
 
-fn transaction<A, T>(connection: &mut Connection, arguments: &A, operation: Operation<A, T>) -> Result<T> {
+/// The schema that a writing transaction must know, unless it brings the schema up to date itself.
+fn fence_of(build: &Build, isolation: Isolation) -> Option<i64> {
+    (isolation == Isolation::Serializable).then(|| build.schema())
+}
+
+fn transaction<A, T>(
+    connection: &mut Connection,
+    schema: Option<i64>,
+    arguments: &A,
+    operation: Operation<A, T>,
+) -> Result<T> {
     let open = Open(connection);
     batch(open.0, "begin immediate")?;
     let mut tx = Tx::new(TxConnection::Sqlite(&mut *open.0));
+    if let Some(schema) = schema {
+        let fenced = fence(&mut tx, schema).now_or_never();
+        fenced.expect("SQLite answers at once, so an operation never waits")?;
+    }
     let result = run(&mut tx, arguments, operation)?;
     if !tx.undone() {
         connection::commit(open.0)?;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::make::{accepted, job_now, user};
 use super::{Fresh, assert_failed};
 use crate::store::postgres::Postgres;
-use crate::store::sql::{Engine, Failure, Isolation, MIGRATIONS, Value};
+use crate::store::sql::{Engine, Failure, Isolation, Value};
 use crate::store::sqlite::Sqlite;
 use crate::store::{StoreError, open, sqlite_inline};
 
@@ -30,15 +30,6 @@ impl Fresh {
     }
 }
 
-pub(super) async fn a_newer_schema_is_refused(at: &Fresh) {
-    at.open().await;
-    at.open().await;
-    let number = MIGRATIONS.len() + 1;
-    at.raw(&format!("insert into atoll_schema values ({number}, 'of tomorrow', {})", at.zeros())).await;
-    let expected = format!("the store has schema {number}, this build knows up to {}", MIGRATIONS.len());
-    assert_failed(open(&at.url).await, &expected);
-}
-
 pub(super) async fn a_foreign_schema_is_refused(at: &Fresh) {
     at.open().await;
     at.raw(&format!("update atoll_schema set name = 'other', sha256 = {} where number = 1", at.zeros())).await;
@@ -51,7 +42,6 @@ pub(super) async fn a_damaged_row_is_said(at: &Fresh) {
     let whole = serde_json::to_string(&job_now()).unwrap().replace('\'', "''");
     for (damage, reason) in [
         ("changing = '{}'".to_owned(), "missing field"),
-        (format!("changing = '{}'", whole.replacen('{', "{\"newer\":1,", 1)), "unknown field `newer`"),
         (format!("changing = '{whole}', state = 'running'"), "beside the column's `running`"),
         (format!("state = 'ordering', spec_signature = {}", at.zeros()), "expected 64 bytes, found 32"),
     ] {

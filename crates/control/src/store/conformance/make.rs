@@ -79,6 +79,7 @@ pub(super) fn job_now() -> JobNow {
         ended: None,
         adopting: None,
         carried: BTreeMap::new(),
+        newer: BTreeMap::new(),
     }
 }
 

@@ -4,6 +4,7 @@
 //! run in a transaction, and with what. Text differs between the engines only where [`Dialect`] says so.
 
 mod adopt;
+mod builds;
 mod chain;
 mod devices;
 mod jobs;
@@ -28,10 +29,9 @@ use super::rows::{
 };
 use super::{Accepted, Result, Store};
 
-#[cfg(test)]
-pub(super) use migrate::MIGRATIONS;
-pub(super) use migrate::migrate;
-pub(super) use tx::{Connection, Cure, Dialect, Engine, Failure, Isolation, Operation, Tx, is_repeatable};
+pub(super) use builds::{Build, Stamp, Stamped, fence, stamp};
+pub(super) use migrate::{MIGRATIONS, Migration, migrate};
+pub(super) use tx::{Connection, Cure, Engine, Failure, Isolation, Operation, Tx, is_repeatable};
 pub(super) use value::{Row, Value};
 
 use Isolation::{ReadCommitted, Serializable};
@@ -340,6 +340,10 @@ impl<E: Engine> Store for Sql<E> {
 
     async fn network(&self) -> Result<Option<NetworkPin>> {
         self.0.read((), |(), tx| Box::pin(nodes::network(tx))).await
+    }
+
+    async fn beat(&self) -> Result<()> {
+        self.0.write(ReadCommitted, self.0.build().clone(), |build, tx| Box::pin(builds::beat(tx, build))).await
     }
 
     async fn ping(&self) -> Result<()> {

@@ -9,6 +9,7 @@ use futures_util::future::BoxFuture;
 
 use super::super::postgres::{self, PgConnection};
 use super::super::{Result, StoreError, sqlite};
+use super::builds::Build;
 use super::value::{Row, Value};
 
 /// The few places where the engines speak differently.
@@ -26,6 +27,14 @@ impl Dialect {
             Self::Postgres => ("bytea", "bigint generated always as identity primary key"),
         };
         text.replace("{bytes}", bytes).replace("{serial}", serial)
+    }
+
+    /// The database's own time, in milliseconds since the Unix epoch: the same for all who use it.
+    pub(super) const fn now(self) -> &'static str {
+        match self {
+            Self::Sqlite => "cast(unixepoch('subsec') * 1000 as integer)",
+            Self::Postgres => "cast(extract(epoch from clock_timestamp()) * 1000 as bigint)",
+        }
     }
 
     /// The rows of a JSON list in parameter `$1`, as a table `given` with these `text` or `bigint` columns.
@@ -110,9 +119,9 @@ impl<'c> Tx<'c> {
 /// How strictly a writing transaction is kept apart from others. SQLite has one writer at a time anyway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::store) enum Isolation {
-    /// As if transactions ran one after the other. The rule.
+    /// As if transactions ran one after the other, each of them counting once. The rule.
     Serializable,
-    /// Only for one statement that may overlap with anything, such as dropping what is out of date.
+    /// Only for what may overlap with anything and be done twice, such as dropping what is out of date.
     ReadCommitted,
 }
 
@@ -138,6 +147,9 @@ pub(in crate::store) trait Engine: Send + Sync + std::fmt::Debug + 'static {
     where
         A: Send + Sync + 'static,
         T: Send + 'static;
+
+    /// The build that this handle is of.
+    fn build(&self) -> &Build;
 }
 
 /// What may help after a failure.
@@ -147,6 +159,8 @@ pub(in crate::store) enum Cure {
     None,
     /// The engine rolled the transaction back: run it again.
     Repeat,
+    /// The server is away, or another one has its place: run it again on another connection.
+    Reconnect,
     /// The disk failed: what this connection believes of the file is not to be trusted any further.
     Reopen,
 }

@@ -173,6 +173,11 @@ pub(in crate::store) fn batch(connection: &Connection, sql: &str) -> Result<()> 
     connection.execute_batch(sql).map_err(|error| failure(&error))
 }
 
+/// An id by chance, from the database.
+pub(super) fn random_id(connection: &Connection) -> Result<[u8; 16]> {
+    connection.query_row("select randomblob(16)", [], |row| row.get(0)).map_err(|error| failure(&error))
+}
+
 /// Commits. When the disk fails here, whether it is committed is not known until the file is opened again.
 pub(super) fn commit(connection: &Connection) -> Result<()> {
     connection.execute_batch("commit").map_err(|error| match failure(&error) {
