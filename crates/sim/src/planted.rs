@@ -1,0 +1,178 @@
+//! Bugs planted on purpose, to see that the laws find them and how soon.
+//!
+//! Each swaps a part at a seam for a broken one: a store that answers wrongly, a chain whose program does one thing more
+//! than it should. Production code knows nothing of them.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use atoll_chain::Address;
+use atoll_chain::local::Engine;
+use atoll_chain::market::PROGRAM_ID;
+use atoll_chain::market::layout::{FleetPage, Lease, Record as _, Slot, Table as _};
+use atoll_chain::spl::TOKEN_PROGRAM;
+use atoll_control::store::rows::Pod;
+use atoll_interface::fill;
+
+use crate::genesis::People;
+use crate::seed::Options;
+use crate::store::Tamper;
+use crate::trace::Telling;
+use crate::world::{self, Planted};
+
+/// Where the amount stands in a token account.
+const AMOUNT: std::ops::Range<usize> = 64..72;
+/// Length of the worlds in which planted bugs are looked for.
+pub const LENGTH: Duration = Duration::from_secs(60);
+
+/// A bug.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bug {
+    /// Releasing one lease of a slot frees the devices of all.
+    DoubleLease,
+    /// What a supplier is paid is paid once more, out of the renter's purse.
+    DoublePay,
+    /// What an order returns at its end goes to the treasury.
+    LostRefund,
+    /// A pod's meter and the operator's own observation both say half a minute too much.
+    UnservedTime,
+}
+
+/// All of them.
+pub const BUGS: [Bug; 4] = [Bug::DoubleLease, Bug::DoublePay, Bug::LostRefund, Bug::UnservedTime];
+
+impl Bug {
+    /// Its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::DoubleLease => "double lease",
+            Self::DoublePay => "double pay",
+            Self::LostRefund => "lost refund",
+            Self::UnservedTime => "paid unserved time",
+        }
+    }
+
+    /// What has to be put into a world to have it.
+    #[must_use]
+    pub fn plant(self, people: &People) -> Planted {
+        let renter = people.tokens(&people.renter);
+        let treasury = people.tokens(&people.admin);
+        match self {
+            Self::DoubleLease => on_chain(free_whole_slots()),
+            Self::DoublePay => {
+                let suppliers: Vec<Address> = people.suppliers.iter().map(|wallet| people.tokens(wallet)).collect();
+                on_chain(when_more(suppliers, renter, Move::ToWhoGot))
+            }
+            Self::LostRefund => on_chain(when_more(vec![renter], treasury, Move::ToTheOther)),
+            Self::UnservedTime => Planted { tamper: Some(Arc::new(Generous)), on_chain: None },
+        }
+    }
+
+    /// Runs seeds until one finds it; gives that one and what was broken.
+    #[must_use]
+    pub fn hunt(self, seeds: std::ops::Range<u64>) -> Option<(u64, String)> {
+        seeds.into_iter().find_map(|seed| {
+            let options = Options::draw(seed, LENGTH);
+            let planted = self.plant(&People::new(options.workers));
+            let verdict = world::run(&options, planted, Telling::default());
+            verdict.broken.into_iter().next().map(|broken| (seed, broken))
+        })
+    }
+}
+
+fn replace(engine: &mut Engine, address: &Address, data: Vec<u8>) {
+    engine.put_data(address, data).expect("the account is there");
+}
+
+type Change = Box<dyn Fn(&mut Engine) + Send>;
+
+fn on_chain(change: Change) -> Planted {
+    Planted { tamper: None, on_chain: Some(change) }
+}
+
+/// Whenever a lease gave up a slot, the slot says that none of its devices is leased.
+fn free_whole_slots() -> Change {
+    let before: Mutex<BTreeMap<Address, Lease>> = Mutex::default();
+    Box::new(move |engine| {
+        let mut before = before.lock().unwrap_or_else(PoisonError::into_inner);
+        let accounts = engine.accounts_of(&PROGRAM_ID);
+        let leases: BTreeMap<Address, Lease> =
+            accounts.iter().filter_map(|(address, data)| Some((*address, Lease::read(data).ok()?))).collect();
+        for (address, data) in &accounts {
+            let Ok(header) = FleetPage::read(data) else { continue };
+            let mut changed = data.clone();
+            for number in 0..header.count() {
+                let gave_up = |(lease, now): (&Address, &Lease)| {
+                    let had = before.get(lease).is_some_and(|then| fill::bit(&then.bitmap, number));
+                    now.page == address.0 && had && !fill::bit(&now.bitmap, number)
+                };
+                if leases.iter().any(gave_up) {
+                    let at =
+                        size_of::<FleetPage>() + number * size_of::<Slot>() + std::mem::offset_of!(Slot, leased_mask);
+                    changed[at..at + 2].fill(0);
+                }
+            }
+            if changed != *data {
+                replace(engine, address, changed);
+            }
+        }
+        *before = leases;
+    })
+}
+
+/// Which way a sum goes once more.
+#[derive(Clone, Copy)]
+enum Move {
+    /// Whoever got something gets it once more, and the other account loses it.
+    ToWhoGot,
+    /// Whoever got something loses it to the other account.
+    ToTheOther,
+}
+
+/// Whenever one of these token accounts has more than before, as much moves between it and another one.
+fn when_more(accounts: Vec<Address>, other: Address, direction: Move) -> Change {
+    let before: Mutex<BTreeMap<Address, u64>> = Mutex::default();
+    Box::new(move |engine| {
+        let mut before = before.lock().unwrap_or_else(PoisonError::into_inner);
+        let tokens: BTreeMap<Address, Vec<u8>> = engine.accounts_of(&TOKEN_PROGRAM).into_iter().collect();
+        let amount = |address: &Address| {
+            let bytes = tokens.get(address).and_then(|data| data.get(AMOUNT)).and_then(|bytes| bytes.try_into().ok());
+            u64::from_le_bytes(bytes.unwrap_or_default())
+        };
+        let put = |engine: &mut Engine, address: &Address, value: u64| {
+            let mut data = tokens[address].clone();
+            data[AMOUNT].copy_from_slice(&value.to_le_bytes());
+            replace(engine, address, data);
+        };
+        for account in &accounts {
+            let (now, then) = (amount(account), before.get(account).copied());
+            let more = now.saturating_sub(then.unwrap_or(now));
+            let after = match direction {
+                Move::ToWhoGot => (now + more, amount(&other).saturating_sub(more)),
+                Move::ToTheOther => (now - more, amount(&other) + more),
+            };
+            if more > 0 {
+                put(engine, account, after.0);
+                put(engine, &other, after.1);
+            }
+            before.insert(*account, after.0);
+        }
+    })
+}
+
+/// Adds half a minute to what is known of every pod that has served at all.
+#[derive(Debug)]
+struct Generous;
+
+impl Tamper for Generous {
+    fn pods_of(&self, pods: &mut Vec<Pod>) {
+        for pod in pods {
+            if let Some(usage) = &mut pod.usage {
+                usage.statement.served_ms += 30_000;
+                pod.observation.observed_ms += 30_000;
+            }
+        }
+    }
+}
