@@ -3,5 +3,6 @@
 #![allow(clippy::disallowed_methods, reason = "a test's own tasks are nobody's life")]
 
 mod link;
+mod moving;
 mod server;
 mod streams;
