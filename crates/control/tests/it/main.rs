@@ -1,12 +1,15 @@
 //! One control node over TLS, as its callers meet it: real sockets, the real store, real signatures.
 //!
-//! The chain is a JSON-RPC server that shows given accounts: what the program does with them is tested where the program
-//! is. Reconcilers do not run here.
+//! With a `rig`, the chain is a JSON-RPC server that shows given accounts, and reconcilers do not run. A `whole` network
+//! has the local chain with the real program, and nodes that do everything that they do by themselves.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests, which no simulation runs")]
 
+mod adopt;
 mod http;
 mod link;
 mod openapi;
+mod orphan;
 mod pods;
 mod rig;
 mod submit;
+mod whole;

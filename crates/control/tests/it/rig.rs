@@ -75,7 +75,7 @@ pub(crate) fn network() -> NetworkFacts {
     }
 }
 
-fn facts() -> Facts {
+pub(crate) fn facts() -> Facts {
     Facts {
         cpu: "test".into(),
         cpu_count: 1,
@@ -380,26 +380,36 @@ pub(crate) async fn dial(
     path: &str,
     headers: impl FnOnce(&[u8; EXPORTER_BYTES]) -> Vec<(&'static str, String)>,
 ) -> Result<(Socket, [u8; EXPORTER_BYTES]), u16> {
+    dial_at(rig.node.address, &rig.ca, path, headers).await.expect("the node does not listen")
+}
+
+/// The same at an address; none when nobody listens or the connection breaks.
+pub(crate) async fn dial_at(
+    address: SocketAddr,
+    ca: &[u8],
+    path: &str,
+    headers: impl FnOnce(&[u8; EXPORTER_BYTES]) -> Vec<(&'static str, String)>,
+) -> Option<Result<(Socket, [u8; EXPORTER_BYTES]), u16>> {
     use rustls::pki_types::pem::PemObject as _;
     let mut roots = rustls::RootCertStore::empty();
-    roots.add(rustls::pki_types::CertificateDer::from_pem_slice(&rig.ca).unwrap()).unwrap();
+    roots.add(rustls::pki_types::CertificateDer::from_pem_slice(ca).unwrap()).unwrap();
     let config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
-    let tcp = tokio::net::TcpStream::connect(rig.node.address).await.unwrap();
+    let tcp = tokio::net::TcpStream::connect(address).await.ok()?;
     let name = rustls::pki_types::ServerName::try_from("127.0.0.1").unwrap();
-    let tls = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap();
+    let tls = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, tcp).await.ok()?;
     let exporter = tls.get_ref().1.export_keying_material([0; EXPORTER_BYTES], EXPORTER_LABEL, None).unwrap();
-    let mut request = format!("wss://{}{path}", rig.node.address).into_client_request().unwrap();
+    let mut request = format!("wss://{address}{path}").into_client_request().unwrap();
     for (name, value) in headers(&exporter) {
         request.headers_mut().insert(name, value.parse().unwrap());
     }
     match tokio_tungstenite::client_async(request, tls).await {
-        Ok((socket, _)) => Ok((socket, exporter)),
-        Err(tokio_tungstenite::tungstenite::Error::Http(answer)) => Err(answer.status().as_u16()),
-        Err(error) => panic!("{error}"),
+        Ok((socket, _)) => Some(Ok((socket, exporter))),
+        Err(tokio_tungstenite::tungstenite::Error::Http(answer)) => Some(Err(answer.status().as_u16())),
+        Err(_) => None,
     }
 }
 

@@ -1,0 +1,244 @@
+//! The store deleted, or restored from an old copy, while a job runs: the job goes on or starts anew, is settled, and
+//! nothing is paid twice or lost.
+
+use std::collections::BTreeSet;
+
+use atoll_api::receipt::Receipt;
+use atoll_domain::cluster::PodState;
+use atoll_domain::id::JobId;
+use atoll_domain::job::JobState;
+use atoll_interface::settlement::Pay;
+
+use crate::whole::{Draft, Hand, Net, Operator, PURSE, until};
+
+/// One operator, two hands linked to it, and a job of two devices that runs.
+struct Running {
+    net: Net,
+    operator: Operator,
+    hands: Vec<Hand>,
+    draft: Draft,
+    job: JobId,
+}
+
+async fn network() -> (Net, Operator, Vec<Hand>) {
+    let net = Net::start().await;
+    let operator = net.operator(1, "0/1").await;
+    let hands = vec![net.hand(1).await, net.hand(2).await];
+    for hand in &hands {
+        hand.link(&operator);
+    }
+    until("workers are linked and on offer", || async {
+        let control = operator.control();
+        let market = control.market.snapshot();
+        let offered = market.is_some_and(|view| view.offers.len() == 2 && view.network.epoch_s == 4);
+        offered && hands.iter().all(|hand| control.links.is_linked(hand.id()))
+    })
+    .await;
+    (net, operator, hands)
+}
+
+async fn running() -> Running {
+    let (net, operator, hands) = network().await;
+    let draft = net.draft(&operator, 2, 3600).await;
+    let job = net.submit(&operator.client(&net).await, &draft, 1).await.job;
+    operator.wait_state(job, JobState::Running).await;
+    until("the head knows the command", || async { !net.machines.submissions().is_empty() }).await;
+    Running { net, operator, hands, draft, job }
+}
+
+impl Running {
+    /// Waits until some of what was served is booked on the chain.
+    async fn settled_some(&self) {
+        let order = atoll_chain::Address(self.draft.order.0);
+        until("something is booked", || async {
+            let leases = self.net.market().leases_of(&order).await.unwrap();
+            leases.len() == 2 && leases.iter().all(|lease| lease.value.device_seconds_paid > 0)
+        })
+        .await;
+    }
+
+    /// Ends the command, waits for the receipt and holds the books against it.
+    async fn finish(&self) -> atoll_api::receipt::ReceiptBody {
+        self.net.machines.finish();
+        self.operator.wait_state(self.job, JobState::Succeeded).await;
+        let client = self.operator.client(&self.net).await;
+        let receipt: Receipt = serde_json::from_value(client.receipt(self.job).await.unwrap()).unwrap();
+        let body = receipt.open().unwrap();
+        assert!(self.net.order(&self.draft.order).await.is_none(), "the order is closed");
+        self.check_books(&body).await;
+        body
+    }
+
+    /// Every unit is where the receipt says, and nobody was paid for more than its machine served.
+    async fn check_books(&self, body: &atoll_api::receipt::ReceiptBody) {
+        let money = &body.money;
+        assert_eq!(money.escrow.0, money.paid.0 + money.refunded.0 + money.fees.0);
+        assert_eq!(self.net.balance(self.net.renters()).await, PURSE - money.escrow.0 + money.refunded.0);
+        let mut paid = 0;
+        for hand in &self.hands {
+            let stake = 200_000_000_000;
+            let earned = self.net.balance(hand.supplier).await + stake - PURSE;
+            let mine = body.leases.iter().filter(|lease| lease.supplier.0 == hand.supplier.0);
+            let (mut said, mut seconds) = (0, 0);
+            for lease in mine {
+                let leaf = lease.attested.as_ref().expect("every lease has its final leaf");
+                said += Pay::of(lease.rate, leaf.device_seconds, body.order.fee_bps).unwrap().supplier();
+                seconds += leaf.device_seconds;
+            }
+            assert_eq!(earned, said);
+            assert!(seconds <= hand.served_s() + 1, "{seconds} s are paid, {} s were served", hand.served_s());
+            paid += earned;
+        }
+        assert_eq!(paid, money.paid.0);
+        assert_eq!(self.net.tokens_everywhere().await, self.net.supply().await, "no token is nowhere");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_job_runs_settles_and_every_unit_is_accounted_for() {
+    let it = running().await;
+    it.settled_some().await;
+    let body = it.finish().await;
+    assert_eq!(body.leases.len(), 2);
+    assert!(body.leases.iter().all(|lease| lease.attested.as_ref().unwrap().device_seconds > 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_store_is_deleted_while_a_job_runs_and_its_pods_go_on() {
+    let mut it = running().await;
+    it.settled_some().await;
+    let (pods, submissions) = (it.net.machines.running(), it.net.machines.submissions());
+    it.operator.kill().await;
+    it.operator.lose_store();
+    it.operator.start().await;
+    // The same job under its own id, its pods where they were, the command never started again.
+    let row = it
+        .operator
+        .wait("it runs again", it.job, |row| row.now.state == JobState::Running && row.now.adopting.is_none())
+        .await;
+    assert_eq!((row.order, row.now.attempt, row.now.fence), (it.draft.order, 1, 1));
+    let rows = it.operator.control().store.pods_of(it.job).await.unwrap();
+    let taken: BTreeSet<_> = rows.iter().filter(|pod| pod.state == PodState::Running).map(|pod| pod.id).collect();
+    assert_eq!(taken, pods.iter().copied().collect());
+    // The renter's retry, with a key that the operator has made anew, is the same job.
+    let client = it.operator.client(&it.net).await;
+    assert_eq!(it.net.submit(&client, &it.draft, 2).await.job, it.job);
+    assert_eq!(client.jobs().await.unwrap().len(), 1);
+    it.settled_some().await;
+    it.finish().await;
+    assert_eq!(it.net.machines.submissions().len(), submissions.len(), "no attempt was made twice");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_store_is_deleted_and_the_head_is_gone_so_all_pods_start_anew() {
+    let mut it = running().await;
+    it.settled_some().await;
+    let head = it.operator.control().store.job(it.job).await.unwrap().unwrap().now.head.unwrap();
+    let pods = it.operator.control().store.pods_of(it.job).await.unwrap();
+    let worker = pods.iter().find(|pod| pod.id == head).unwrap().worker;
+    let spare = it.net.hand(3).await;
+    it.operator.kill().await;
+    it.operator.lose_store();
+    let lost = it.hands.iter().find(|hand| hand.id() == worker).unwrap();
+    lost.die().await;
+    it.operator.start().await;
+    spare.link(&it.operator);
+    it.hands.push(spare);
+    let row = it
+        .operator
+        .wait("attempt 2 runs", it.job, |row| row.now.state == JobState::Running && row.now.attempt == 2)
+        .await;
+    assert!(row.now.fence > 1_000_000_000, "a fence that no worker can have seen: {}", row.now.fence);
+    let highest = it.hands.iter().map(Hand::fence).max().unwrap();
+    assert_eq!(highest, row.now.fence);
+    let names: Vec<String> = it.net.machines.submissions().into_iter().map(|(_, name, _)| name).collect();
+    assert!(names.contains(&format!("{}-2", it.job)), "{names:?}");
+    let body = it.finish().await;
+    assert_eq!((body.leases.len(), body.result.attempts), (3, 2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_store_from_before_the_order_is_brought_up_to_the_chain() {
+    let (net, mut operator, hands) = network().await;
+    // The copy is of a store that has not seen the job at all.
+    let copy = tempfile::tempdir().unwrap();
+    operator.kill().await;
+    operator.back_up(copy.path());
+    operator.start().await;
+    until("workers are back", || async { hands.iter().all(|hand| operator.control().links.is_linked(hand.id())) })
+        .await;
+    let draft = net.draft(&operator, 2, 3600).await;
+    let job = net.submit(&operator.client(&net).await, &draft, 1).await.job;
+    operator.wait_state(job, JobState::Running).await;
+    let mut it = Running { net, operator, hands, draft, job };
+    it.settled_some().await;
+    it.operator.kill().await;
+    it.operator.restore(copy.path());
+    it.operator.start().await;
+    it.operator
+        .wait("it runs again", it.job, |row| row.now.state == JobState::Running && row.now.adopting.is_none())
+        .await;
+    it.finish().await;
+    assert_eq!(it.net.machines.submissions().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_store_from_the_job_s_first_attempt_is_brought_up_to_its_second() {
+    let mut it = running().await;
+    let copy = tempfile::tempdir().unwrap();
+    it.operator.kill().await;
+    it.operator.back_up(copy.path());
+    it.operator.start().await;
+    // A node is lost and replaced: another lease, another pod, attempt 2. The old store knows none of it.
+    let row = it.operator.wait("it runs again", it.job, |row| row.now.state == JobState::Running).await;
+    let pods = it.operator.control().store.pods_of(it.job).await.unwrap();
+    let node = pods.iter().find(|pod| Some(pod.id) != row.now.head).unwrap().worker;
+    let spare = it.net.hand(3).await;
+    spare.link(&it.operator);
+    it.hands.iter().find(|hand| hand.id() == node).unwrap().die().await;
+    it.hands.push(spare);
+    it.operator.wait("attempt 2 runs", it.job, |row| row.now.state == JobState::Running && row.now.attempt == 2).await;
+    let second = format!("{}-2", it.job);
+    until("the head knows attempt 2", || async {
+        it.net.machines.submissions().iter().any(|(_, name, _)| *name == second)
+    })
+    .await;
+    it.operator.kill().await;
+    it.operator.restore(copy.path());
+    it.operator.start().await;
+    let row = it
+        .operator
+        .wait("attempt 2 runs again", it.job, |row| {
+            row.now.state == JobState::Running && row.now.attempt == 2 && row.now.adopting.is_none()
+        })
+        .await;
+    assert_eq!(row.now.fence, 1, "the head stands");
+    let body = it.finish().await;
+    assert_eq!((body.leases.len(), body.result.attempts), (3, 2));
+    assert_eq!(it.net.machines.submissions().len(), 2, "no third attempt");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_store_is_deleted_while_a_job_settles() {
+    let mut it = running().await;
+    it.settled_some().await;
+    it.net.machines.finish();
+    it.operator.wait("it settles", it.job, |row| row.now.state == JobState::Settling).await;
+    it.operator.kill().await;
+    it.operator.lose_store();
+    it.operator.start().await;
+    let row = it.operator.wait("it is over", it.job, |row| row.now.state.is_final()).await;
+    // Whether how it ended was kept before the store was lost is a race; what it is then said to be is not.
+    assert!(matches!(row.now.state, JobState::Succeeded | JobState::Failed), "{:?}", row.now);
+    let client = it.operator.client(&it.net).await;
+    let receipt: Receipt = serde_json::from_value(client.receipt(it.job).await.unwrap()).unwrap();
+    it.check_books(&receipt.open().unwrap()).await;
+    // And lost once more when all is over: the job and its receipt are still there.
+    it.operator.kill().await;
+    it.operator.lose_store();
+    it.operator.start().await;
+    it.operator.wait_state(it.job, row.now.state).await;
+    let again: Receipt =
+        serde_json::from_value(it.operator.client(&it.net).await.receipt(it.job).await.unwrap()).unwrap();
+    assert_eq!(again, receipt);
+}

@@ -1,0 +1,146 @@
+//! Two operators with stores of their own on one chain; workers hold links to both. One vanishes for good: what its
+//! cluster served is settled by the other one's node.
+
+use atoll_chain::Address;
+use atoll_domain::job::JobState;
+use atoll_interface::arithmetic::fee;
+
+use crate::whole::{Hand, Net, Operator, PURSE, until};
+
+const STAKE: u64 = 200_000_000_000;
+
+/// Two operators that take turns with one attestor key, two hands linked to both.
+async fn two() -> (Net, Operator, Operator, Vec<Hand>) {
+    let net = Net::start().await;
+    let (one, other) = (net.operator(1, "0/2").await, net.operator(2, "1/2").await);
+    let hands = vec![net.hand(1).await, net.hand(2).await];
+    for hand in &hands {
+        hand.link(&one);
+        hand.link(&other);
+    }
+    until("workers are linked to both", || async {
+        [&one, &other].iter().all(|operator| {
+            let control = operator.control();
+            let offered = control.market.snapshot().is_some_and(|view| view.offers.len() == 2);
+            offered && hands.iter().all(|hand| control.links.is_linked(hand.id()))
+        })
+    })
+    .await;
+    (net, one, other, hands)
+}
+
+async fn earned(net: &Net, hand: &Hand) -> u64 {
+    net.balance(hand.supplier).await + STAKE - PURSE
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_operator_vanishes_and_its_cluster_is_settled_by_the_other_s_node() {
+    let (net, mut one, other, hands) = two().await;
+    let ordered_s = 30;
+    let draft = net.draft(&one, 2, ordered_s).await;
+    let job = net.submit(&one.client(&net).await, &draft, 1).await.job;
+    one.wait_state(job, JobState::Running).await;
+    // The other operator has no job, and keeps what it sees of these pods under their order.
+    let seen = async || other.control().store.strays_of(&draft.order).await.unwrap();
+    until("the other one has their meters", || async {
+        let strays = seen().await;
+        strays.len() == 2 && strays.iter().all(|stray| stray.usage.is_some() && stray.observation.observed_ms > 2_000)
+    })
+    .await;
+    one.kill().await;
+    let escrow = net.order(&draft.order).await.unwrap().escrow_initial;
+    until("the order is closed", || async { net.order(&draft.order).await.is_none() }).await;
+    // The supplier is paid for what it served, no more than both saw, and most of it; the renter has the rest.
+    let (mut paid, mut fees) = (0, 0);
+    for hand in &hands {
+        let of_hand: u64 = seen()
+            .await
+            .iter()
+            .filter(|stray| stray.worker == hand.id())
+            .map(|stray| stray.observation.observed_ms.min(stray.usage.unwrap().statement.served_ms) / 1000)
+            .sum();
+        let rate = 50_000 * 1_000_000_000 / 250_000 / 3600;
+        let earned = earned(&net, hand).await;
+        let most = rate * (hand.served_s() + 1);
+        assert!(earned <= most - fee(most, 25).unwrap() + 1, "{earned} is paid for {} s", hand.served_s());
+        // Pods run on for a moment after the end of their lease; that is nobody's to pay.
+        let of_hand = of_hand.min(u64::from(ordered_s));
+        assert!(earned > rate * of_hand * 9 / 10, "{earned} is paid, and {of_hand} s were seen");
+        let gross = (earned..).find(|gross| gross - fee(*gross, 25).unwrap() == earned).unwrap();
+        paid += earned;
+        fees += 2 * fee(gross, 25).unwrap();
+    }
+    let refunded = net.balance(net.renters()).await + escrow - PURSE;
+    assert_eq!(refunded, escrow - paid - fees, "every unit of the escrow is accounted for");
+    assert_eq!(net.tokens_everywhere().await, net.supply().await);
+    assert!(net.machines.running().is_empty(), "pods ended with their leases");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn two_operators_share_one_attestor_key_and_never_vote_for_two_roots_of_an_epoch() {
+    let (net, one, other, _hands) = two().await;
+    let (first, second) = (net.draft(&one, 1, 3600).await, net.draft(&other, 1, 3600).await);
+    let job_one = net.submit(&one.client(&net).await, &first, 1).await.job;
+    let job_other = net.submit(&other.client(&net).await, &second, 2).await.job;
+    one.wait_state(job_one, JobState::Running).await;
+    other.wait_state(job_other, JobState::Running).await;
+    for order in [&first.order, &second.order] {
+        until("both are booked", || async {
+            let leases = net.market().leases_of(&Address(order.0)).await.unwrap();
+            leases.len() == 1 && leases.iter().all(|lease| lease.value.device_seconds_paid > 0)
+        })
+        .await;
+    }
+    net.machines.finish();
+    one.wait_state(job_one, JobState::Succeeded).await;
+    other.wait_state(job_other, JobState::Succeeded).await;
+    let mut indexes: Vec<u64> = net.market().epochs().await.unwrap().iter().map(|epoch| epoch.value.index).collect();
+    let votes = indexes.len();
+    indexes.sort_unstable();
+    indexes.dedup();
+    assert_eq!(indexes.len(), votes, "one root for each epoch");
+    assert!(indexes.iter().any(|index| index % 2 == 0) && indexes.iter().any(|index| index % 2 == 1), "{indexes:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn two_operators_want_the_last_device_and_one_is_refunded() {
+    let (net, one, other, hands) = two().await;
+    let drafts = [net.draft(&one, 2, 3600).await, net.draft(&other, 2, 3600).await];
+    let (client_one, client_other) = (one.client(&net).await, other.client(&net).await);
+    let (a, b) = tokio::join!(net.submit(&client_one, &drafts[0], 1), net.submit(&client_other, &drafts[1], 2));
+    // One has both devices, or each has one and waits: what is not whole is given back when its time to fill is over.
+    until("at most one of them runs", || async {
+        let first = one.control().store.job(a.job).await.unwrap().unwrap().now.state;
+        let second = other.control().store.job(b.job).await.unwrap().unwrap().now.state;
+        let placing = |state| state == JobState::Placing;
+        (first == JobState::Running && placing(second)) || (second == JobState::Running && placing(first)) || {
+            let orders = [net.order(&drafts[0].order).await, net.order(&drafts[1].order).await];
+            orders.iter().flatten().map(|order| order.devices_live).collect::<Vec<_>>() == [1, 1]
+        }
+    })
+    .await;
+    let live: u32 = {
+        let orders = [net.order(&drafts[0].order).await, net.order(&drafts[1].order).await];
+        orders.iter().flatten().map(|order| order.devices_live).sum()
+    };
+    assert!(live <= 2, "a device is leased twice");
+    // Whatever happened, ending what runs lets the other one run to its end, or its renter stops it and is refunded.
+    let over = |state: JobState| state.is_final();
+    until("both are over", || async {
+        net.machines.finish();
+        let first = one.control().store.job(a.job).await.unwrap().unwrap().now.state;
+        let second = other.control().store.job(b.job).await.unwrap().unwrap().now.state;
+        over(first) && over(second)
+    })
+    .await;
+    for draft in &drafts {
+        assert!(net.order(&draft.order).await.is_none(), "closed, and what it held refunded");
+    }
+    let mut paid = 0;
+    for hand in &hands {
+        paid += earned(&net, hand).await;
+    }
+    let spent = PURSE - net.balance(net.renters()).await;
+    assert!(spent >= paid && spent <= paid + paid / 100 + 10, "spent {spent}, paid {paid}: the difference is the fees");
+    assert_eq!(net.tokens_everywhere().await, net.supply().await);
+}
