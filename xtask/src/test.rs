@@ -68,6 +68,7 @@ const SUITES: &[Suite] = &[
     Suite { name: "walk", when: When::Usually, run: walk },
     Suite { name: "training", when: When::Usually, run: training },
     Suite { name: "demo", when: When::Usually, run: demo_suite },
+    Suite { name: "chaos", when: When::Long, run: chaos },
     Suite { name: "fuzz", when: When::Long, run: fuzz },
     Suite { name: "rebuild", when: When::Long, run: rebuild },
     Suite { name: "rust-client", when: When::Long, run: rust_client },
@@ -233,4 +234,10 @@ fn training(repository: &Path) -> Result<()> {
 fn demo_suite(repository: &Path) -> Result<()> {
     command(repository, "cargo", &["build", "--locked", "-p", "atoll"])?;
     demo::play(repository, &repository.join("target/debug/atoll"), false, demo::Luck::Usual).map(drop)
+}
+
+/// The same job with bad luck on top, at other moments each time; the seed is printed.
+fn chaos(repository: &Path) -> Result<()> {
+    let luck = demo::Luck::Chaos(crate::chaos::seed()?);
+    demo::play(repository, &repository.join("target/debug/atoll"), false, luck).map(drop)
 }
