@@ -302,7 +302,9 @@ pub async fn carry_out(control: &Control, found: &Job, known: &Known<'_>, decisi
         let Some(index) = index_of(stray).filter(|index| indices.insert(*index)) else { continue };
         // What is not taken up counts for its meter alone.
         let state = if taken.contains(&stray.id) { stray.state } else { PodState::Exited };
-        added.push(pod_of(found.id, found.now.head, stray, index, state));
+        // What was seen of it since this node's start comes on top of what was attested before.
+        let unseen = Stray { observation: Observation::default(), ..stray.clone() };
+        added.push(pod_of(found.id, found.now.head, &unseen, index, state));
     }
     let mut now = found.now.clone();
     let mut standing: Vec<Pod> = known.pods.to_vec();
@@ -312,6 +314,12 @@ pub async fn carry_out(control: &Control, found: &Job, known: &Known<'_>, decisi
         if left > 0 {
             now.carried.insert(lease, left);
         }
+    }
+    for pod in &mut added {
+        let since = known.strays.iter().find(|stray| stray.id == pod.id).map(|stray| stray.observation);
+        let since = since.unwrap_or_default();
+        pod.observation.observed_ms = pod.observation.observed_ms.saturating_add(since.observed_ms);
+        pod.observation.last_seen = since.last_seen;
     }
     let raised = standing.iter().zip(known.pods).filter(|(raised, stored)| raised.observation != stored.observation);
     let raised: BTreeMap<PodId, Observation> = raised.map(|(pod, _)| (pod.id, pod.observation)).collect();
@@ -379,3 +387,7 @@ fn go_on(now: &mut JobNow, job: JobId, pods: &[&Pod], complete: bool) {
     }
     now.reason = String::new();
 }
+
+#[cfg(test)]
+#[path = "adopt_tests.rs"]
+mod tests;

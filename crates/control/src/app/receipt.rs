@@ -15,8 +15,8 @@ use atoll_interface::settlement::{FeeSplit, Pay};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use super::{kept, leaves};
 use super::market::MarketView;
+use super::{kept, leaves};
 use crate::control::Control;
 use crate::store::rows::{self, ChainTxState, Epoch, Job, OrderTerms};
 

@@ -23,6 +23,8 @@ use crate::store::rows::{Job, JobNow};
 
 /// How often notes are looked through for jobs whose orders are not on the chain.
 const NOTES_PERIOD: Duration = Duration::from_secs(600);
+/// How often the chain's orders are looked through, however many signals come.
+const SCAN_PERIOD: Duration = Duration::from_secs(2);
 /// How long an order that has no record here is not asked for again.
 const FOREIGN_FOR: Duration = Duration::from_secs(60);
 
@@ -30,13 +32,15 @@ pub(super) struct Adoptions {
     control: Arc<Control>,
     /// When notes were last looked through; never since this node's start.
     looked: Option<UnixMs>,
+    /// When the chain's orders were last looked through.
+    scanned: Option<UnixMs>,
     /// Orders without a record here, and when that was seen: only to ask less often.
     foreign: BTreeMap<Address, UnixMs>,
 }
 
 impl Adoptions {
     pub(super) fn new(control: &Arc<Control>) -> Self {
-        Self { control: Arc::clone(control), looked: None, foreign: BTreeMap::new() }
+        Self { control: Arc::clone(control), looked: None, scanned: None, foreign: BTreeMap::new() }
     }
 
     /// Brings the store up to the operator's notes. Needs no chain.
@@ -81,6 +85,19 @@ impl Adoptions {
         })
         .await?;
         tracing::warn!(job = %job.id, from = %job.now.state, to = %changed.now.state, "a job's row was older than its notes");
+        Ok(())
+    }
+
+    /// Jobs that the store does not know: by their orders, and by their notes.
+    async fn find(&mut self) -> anyhow::Result<()> {
+        let now = self.control.now();
+        if self.scanned.is_some_and(|scanned| now.since(scanned) < SCAN_PERIOD) {
+            return Ok(());
+        }
+        let orders: BTreeMap<Address, Order> = chain::orders(&self.control).await?.into_iter().collect();
+        self.find_orders(&orders).await?;
+        self.find_notes().await?;
+        self.scanned = Some(now);
         Ok(())
     }
 
@@ -252,17 +269,25 @@ impl Reconciler for Adoptions {
     const NAME: &'static str = "adoptions";
     const PERIOD: Duration = Duration::from_secs(1);
     const FIRST: bool = true;
+    /// Catching up needs no chain; the rest waits for it.
+    const ON_CHAIN: bool = false;
 
     async fn run(&mut self) -> anyhow::Result<()> {
         if !self.control.caught_up.is_set() {
             self.catch_up().await?;
             self.control.caught_up.set();
         }
-        let orders: BTreeMap<Address, Order> = chain::orders(&self.control).await?.into_iter().collect();
-        self.find_orders(&orders).await?;
-        self.find_notes().await?;
+        if self.control.market.snapshot().is_none() {
+            return Ok(());
+        }
+        if self.control.links.is_home(Self::NAME) {
+            self.find().await?;
+        }
         for job in self.control.store.jobs_open().await? {
             let id = job.id;
+            if !self.control.links.is_home(id) {
+                continue;
+            }
             match self.step(job).await {
                 Ok(()) => {}
                 Err(error) if is_conflict(&error) => self.control.wake.signal(),

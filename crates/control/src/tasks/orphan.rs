@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use atoll_domain::key::Address;
+use atoll_domain::time::UnixMs;
 use atoll_interface::layout::{LEASE_FINAL, Lease, Order};
 
 use super::{Reconciler, settlement};
@@ -19,6 +20,9 @@ use crate::store::rows::Stray;
 
 /// How long strays of an order that is not on the chain are kept: a node of the chain that lags is not believed at once.
 const FORGET_AFTER: Duration = Duration::from_secs(600);
+
+/// How often the chain's orders are looked through, however many signals come.
+const SCAN_PERIOD: Duration = Duration::from_secs(2);
 
 /// What is to be done about a lease of an order that is nobody's here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,11 +98,13 @@ pub(super) async fn attestable(control: &Control, now: i64) -> anyhow::Result<Ve
 
 pub(super) struct Orphans {
     control: Arc<Control>,
+    /// When the chain's orders were last looked through.
+    scanned: Option<UnixMs>,
 }
 
 impl Orphans {
     pub(super) fn new(control: &Arc<Control>) -> Self {
-        Self { control: Arc::clone(control) }
+        Self { control: Arc::clone(control), scanned: None }
     }
 
     async fn step(&self, address: &Address, order: &Order, now: i64) -> anyhow::Result<()> {
@@ -163,7 +169,7 @@ impl Orphans {
     async fn forget(&self) -> anyhow::Result<()> {
         let control = &self.control;
         let now = control.now();
-        let before = atoll_domain::time::UnixMs(now.0.saturating_sub(u64::try_from(FORGET_AFTER.as_millis())?));
+        let before = UnixMs(now.0.saturating_sub(u64::try_from(FORGET_AFTER.as_millis())?));
         for order in control.store.stray_orders().await? {
             if chain::order(control, &order).await?.is_none() {
                 control.store.strays_drop(&order, before).await?;
@@ -175,9 +181,14 @@ impl Orphans {
 
 impl Reconciler for Orphans {
     const NAME: &'static str = "orphans";
-    const PERIOD: Duration = Duration::from_secs(5);
+    const PERIOD: Duration = SCAN_PERIOD;
 
     async fn run(&mut self) -> anyhow::Result<()> {
+        let looks = self.control.now();
+        let rests = self.scanned.is_some_and(|scanned| looks.since(scanned) < SCAN_PERIOD);
+        if rests || !self.control.links.is_home(Self::NAME) {
+            return Ok(());
+        }
         let now = chain::time(&self.control).await?;
         for (address, order) in chain::orders(&self.control).await? {
             if !order.is_over(now) && !order.is_stopped() {
@@ -187,7 +198,9 @@ impl Reconciler for Orphans {
                 tracing::warn!(order = %address, error = format!("{error:#}"), "an orphan's step failed; the next run retries");
             }
         }
-        self.forget().await
+        self.forget().await?;
+        self.scanned = Some(looks);
+        Ok(())
     }
 }
 

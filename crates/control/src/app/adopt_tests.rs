@@ -1,0 +1,166 @@
+//! What becomes of a job that is being adopted, and of what was attested.
+
+use super::*;
+use atoll_domain::id::WorkerId;
+use atoll_domain::key::{PublicKey, SecretKey};
+use atoll_domain::meter::{SignedUsage, UsageStatement};
+use atoll_domain::worker::SlotRef;
+
+const ORDER: PublicKey = PublicKey([1; 32]);
+
+fn pod_id(n: u8) -> PodId {
+    PodId::from_random([n; 16])
+}
+
+fn slot(n: u8) -> LiveSlot {
+    let device_key = SecretKey::from_seed(&[n; 32]).public();
+    LiveSlot {
+        lease: PublicKey([100 + n; 32]),
+        at: SlotRef { page: PublicKey([200; 32]), slot: u16::from(n) },
+        mask: 1,
+        worker: WorkerId::of_device_key(&device_key),
+        device_key,
+    }
+}
+
+fn usage(pod: PodId, lease: Address, served_ms: u64) -> SignedUsage {
+    let head = Digest([0; 32]);
+    let statement = UsageStatement { pod, lease, records: 1, served_ms, until: UnixMs(1), cpu_ms: 0, head };
+    statement.sign(&SecretKey::from_seed(&[9; 32]))
+}
+
+/// The pod that a worker reports in its slot. Only the address in the statement is read here.
+fn stray(n: u8, fence: u64) -> Stray {
+    let LiveSlot { lease, at, mask, worker, device_key } = slot(n);
+    let mut statement = vec![0; pod_key::SIGNED_BYTES];
+    statement[64..68].copy_from_slice(&[10, 77, 0, n + 1]);
+    Stray {
+        id: pod_id(n),
+        worker,
+        device_key,
+        order: ORDER,
+        lease,
+        at,
+        mask,
+        fence,
+        state: PodState::Running,
+        reason: String::new(),
+        statement: Some(statement),
+        exit_code: None,
+        reported: UnixMs(0),
+        usage: Some(usage(pod_id(n), lease, 60_000)),
+        observation: Observation::default(),
+    }
+}
+
+/// A job whose mark names pod 0 as the head of fence 3, attempt 2.
+fn row() -> JobNow {
+    let mut now = jobs::first(UnixMs(0), String::new());
+    (now.fence, now.attempt, now.head, now.state) = (3, 2, Some(pod_id(0)), JobState::Running);
+    now
+}
+
+fn decided(after_s: u64, job: &JobNow, pods: &[Pod], strays: &[Stray]) -> Decision {
+    let slots = [slot(0), slot(1)];
+    let now = UnixMs(after_s * 1000);
+    decide(&Known { now, since: UnixMs(0), devices: 2, job, slots: &slots, pods, strays })
+}
+
+fn taken(pods: &[u8]) -> BTreeSet<PodId> {
+    pods.iter().map(|n| pod_id(*n)).collect()
+}
+
+#[test]
+fn what_runs_under_the_marked_fence_is_taken_up_at_once() {
+    assert_eq!(decided(0, &row(), &[], &[stray(0, 3), stray(1, 3)]), Decision::TakeUp(taken(&[0, 1]), true));
+    // Part of it is in the store already.
+    let known =
+        pod_of(JobId::from_random([1; 16]), None, &stray(0, 3), OverlayIndex::new(0).unwrap(), PodState::Running);
+    assert_eq!(decided(0, &row(), &[known], &[stray(1, 3)]), Decision::TakeUp(taken(&[1]), true));
+}
+
+#[test]
+fn workers_are_waited_for_and_then_not() {
+    assert_eq!(decided(19, &row(), &[], &[stray(0, 3)]), Decision::Wait);
+    assert_eq!(decided(20, &row(), &[], &[stray(0, 3)]), Decision::TakeUp(taken(&[0]), false), "the head stands");
+    assert_eq!(decided(19, &row(), &[], &[stray(1, 3)]), Decision::Wait);
+    assert_eq!(decided(20, &row(), &[], &[stray(1, 3)]), Decision::Anew, "the head does not");
+    assert_eq!(decided(20, &row(), &[], &[]), Decision::Anew);
+    // A pod that runs and whose meter has not come yet is waited for: what was attested is credited up to its meter.
+    let unmetered = Stray { usage: None, ..stray(1, 3) };
+    assert_eq!(decided(0, &row(), &[], &[stray(0, 3), unmetered]), Decision::Wait);
+}
+
+#[test]
+fn what_does_not_fit_is_not_taken_up() {
+    let bends: [fn(&mut Stray); 6] = [
+        |stray| stray.fence = 2,
+        |stray| stray.state = PodState::Exited,
+        |stray| stray.statement = None,
+        |stray| stray.lease = PublicKey([7; 32]),
+        |stray| stray.device_key = PublicKey([7; 32]),
+        |stray| stray.mask = 3,
+    ];
+    for (n, bend) in bends.into_iter().enumerate() {
+        let mut bent = stray(1, 3);
+        bend(&mut bent);
+        assert_eq!(decided(20, &row(), &[], &[stray(0, 3), bent]), Decision::TakeUp(taken(&[0]), false), "bend {n}");
+    }
+    // A fence above the mark: who is its head, nobody knows. One that holds no slot of the order says nothing.
+    assert_eq!(decided(0, &row(), &[], &[stray(0, 3), stray(1, 4)]), Decision::Anew);
+    assert_eq!(
+        decided(0, &row(), &[], &[stray(0, 3), stray(1, 3), stray(5, 9)]),
+        Decision::TakeUp(taken(&[0, 1]), true)
+    );
+}
+
+#[test]
+fn a_new_start_is_above_everything_that_was_begun() {
+    let mut now = row();
+    let strays = [stray(0, 3), stray(1, 7)];
+    let job = now.clone();
+    let known = Known {
+        now: UnixMs(1_800_000_000_000),
+        since: UnixMs(0),
+        devices: 2,
+        job: &job,
+        slots: &[],
+        pods: &[],
+        strays: &strays,
+    };
+    start_anew(&mut now, &known, 5);
+    assert_eq!((now.fence, now.attempt, now.head, now.state), (1_800_000_000, 5, None, JobState::Recovering));
+    // Lost again within the same second: still higher.
+    start_anew(&mut now, &known, 0);
+    assert_eq!((now.fence, now.attempt), (1_800_000_001, 5));
+}
+
+#[test]
+fn what_was_attested_stands_and_goes_on_from_there() {
+    let pod = |n: u8, claimed_s: u64, seen_s: u64| {
+        let stray = stray(n, 3);
+        let usage = Some(usage(stray.id, stray.lease, claimed_s * 1000));
+        let observation = Observation { observed_ms: seen_s * 1000, last_seen: None };
+        let stray = Stray { usage, observation, ..stray };
+        pod_of(JobId::from_random([1; 16]), None, &stray, OverlayIndex::new(u16::from(n)).unwrap(), PodState::Running)
+    };
+    let total = |pods: &[&mut Pod], left: u64| pods.iter().map(|pod| served_ms(pod) / 1000).sum::<u64>() + left;
+    // One pod, all of it: 600 s were attested, the old store has seen 300 of them, the meter says 610.
+    let mut one = pod(0, 610, 300);
+    assert_eq!(share_attested(600, &mut [&mut one]), 0);
+    assert_eq!(served_ms(&one), 600_000);
+    one.observation.observed_ms += 10_000;
+    assert_eq!(served_ms(&one), 610_000, "and from there on it counts as it is seen");
+    one.observation.observed_ms += 10_000;
+    assert_eq!(served_ms(&one), 610_000, "never beyond the meter");
+    // An earlier pod of the lease is forgotten by everybody: its part is carried.
+    let mut later = pod(0, 60, 0);
+    let left = share_attested(150, &mut [&mut later]);
+    assert_eq!((left, total(&[&mut later], left)), (90, 150));
+    // Nothing was attested: nothing is credited, whatever the meter says.
+    let mut new = pod(0, 500, 3);
+    assert_eq!((share_attested(0, &mut [&mut new]), served_ms(&new)), (0, 3_000));
+    let (mut a, mut b) = (pod(0, 100, 0), pod(1, 50, 0));
+    let left = share_attested(120, &mut [&mut a, &mut b]);
+    assert_eq!((left, total(&[&mut a, &mut b], left)), (0, 120));
+}
