@@ -144,29 +144,40 @@ fn planted(arguments: &Arguments) -> anyhow::Result<bool> {
     Ok(all)
 }
 
-/// Twenty workers for five minutes with faults, after one short world that prepares the chain.
+/// Twenty workers for five minutes with faults, after one short world that prepares the chain; then the planted bugs.
 fn bench(json: bool) -> bool {
     let mut options = Options::draw(7, Duration::from_secs(300));
     (options.workers, options.jobs, options.nodes, options.faults) = (20, 4, 1, 8);
-    let warm = Options {
-        length: Duration::from_secs(1),
-        quiet_at: Duration::from_millis(500),
-        jobs: 0,
-        faults: 0,
-        ..options.clone()
-    };
+    let moment = Duration::from_millis(500);
+    let warm = Options { length: 2 * moment, quiet_at: moment, jobs: 0, faults: 0, ..options.clone() };
     drop(world::run(&warm, Planted::default(), Telling::default()));
     let before = cpu_seconds();
     let verdict = world::run(&options, Planted::default(), Telling::default());
     let (virtual_s, cpu_s) = (verdict.lasted.as_secs_f64(), cpu_seconds() - before);
     let per_cpu = virtual_s / cpu_s;
+    let how =
+        format!("{virtual_s:.0} virtual seconds in {cpu_s:.2} CPU seconds, {} transactions", verdict.transactions);
+    let hunts: Vec<(Bug, Option<u64>)> =
+        BUGS.into_iter().map(|bug| (bug, bug.hunt(0..200).map(|(seed, _)| seed + 1))).collect();
+    let found = hunts.iter().filter(|(_, seeds)| seeds.is_some()).count();
+    let seeds: Vec<String> = hunts
+        .iter()
+        .map(|(bug, seeds)| format!("{} {}", bug.name(), seeds.map_or("not found".to_owned(), |n| n.to_string())))
+        .collect();
+    let seeds = format!("of {}; seeds needed: {}", BUGS.len(), seeds.join(", "));
+    let broken = verdict.broken.len();
     if json {
-        println!("{{\"sim_virtual_per_cpu\":{per_cpu:.1},\"broken\":{}}}", verdict.broken.len());
-    } else {
-        println!("{virtual_s:.0} virtual seconds in {cpu_s:.2} CPU seconds: {per_cpu:.0} x");
-        verdict.broken.iter().for_each(|broken| println!("BROKEN {broken}"));
+        let figures = serde_json::json!({
+            "sim_virtual_per_cpu": { "value": (per_cpu * 10.0).round() / 10.0, "how": how },
+            "planted_bugs_found": { "value": found, "how": seeds },
+            "lost_or_doubled": { "value": broken, "how": format!("laws broken in this world: {:?}", verdict.broken) },
+        });
+        println!("{figures}");
+        return true;
     }
-    verdict.broken.is_empty()
+    println!("{how}: {per_cpu:.0} x\nplanted bugs: {found} {seeds}");
+    verdict.broken.iter().for_each(|broken| println!("BROKEN {broken}"));
+    broken == 0 && found == BUGS.len()
 }
 
 /// CPU seconds that this process has used.

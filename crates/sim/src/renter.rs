@@ -31,7 +31,7 @@ const CALL_MAX: Duration = Duration::from_secs(15);
 /// How long an order waits for its devices.
 const FILL_S: u32 = 60;
 /// The longest a job may run.
-const SECONDS_MAX: u32 = 600;
+const SECONDS_MAX: u32 = 180;
 /// The highest ask that is accepted, above every worker's.
 const PRICE_MAX_UUSD: u64 = 70_000;
 
@@ -59,7 +59,7 @@ impl Wish {
         let second = Duration::from_secs(1);
         Self {
             at: random.lasts(Duration::ZERO..latest),
-            devices: u32::try_from(random.below(1..devices.min(4) + 1)).unwrap_or(1),
+            devices: u32::try_from(random.below(1..devices.min(3) + 1)).unwrap_or(1),
             steps: random.below(8..120),
             fails: random.happens(100),
             checkpoints: random.happens(900),

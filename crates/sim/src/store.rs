@@ -245,5 +245,6 @@ forward! {
     pod_lose(id: PodId, seen: Option<Held>, change: &PodChange, events: &[Event]) -> bool;
     network_pin(pin: &NetworkPin) -> NetworkPin;
     network() -> Option<NetworkPin>;
+    beat() -> ();
     ping() -> ();
 }

@@ -30,9 +30,9 @@ use crate::trace::{Telling, Trace};
 use crate::truth::Truth;
 use crate::worker::{Identity, Worker};
 
-/// How long after faults stop everything must have come to its end: orders wait 60 s for devices, clusters come up,
-/// commands run half a minute again, leases close two epochs later.
-const LIVENESS: Duration = Duration::from_secs(300);
+/// How long after faults stop everything must have come to its end: the control plane gives a cluster ten minutes to come
+/// up, and its leases close some epochs later. Most worlds need a tenth of it.
+const LIVENESS: Duration = Duration::from_secs(720);
 /// How often the laws are looked at when no transaction comes.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
