@@ -51,3 +51,20 @@ impl Queue {
         Some(message)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_queue_is_bounded_by_bytes_but_takes_one_message_of_any_length() {
+        let (outbox, _queue) = outbox();
+        let message = || "x".repeat(QUEUED_BYTES_MAX / 4);
+        assert!((0..3).all(|_| outbox.put(message())));
+        assert!(!outbox.put(message()), "a fourth leaves no room for what messages take besides");
+        let (outbox, mut other) = super::outbox();
+        assert!(outbox.put("x".repeat(2 * QUEUED_BYTES_MAX)) && !outbox.put(String::new()));
+        drop(outbox);
+        assert!(other.next().await.is_some() && other.next().await.is_none());
+    }
+}
