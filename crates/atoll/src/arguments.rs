@@ -33,7 +33,7 @@ pub(crate) enum Role {
     Dev(Dev),
     /// A control-plane node: API and worker links on one TLS port
     #[command(
-        after_help = "Example:\n  atoll server --state /var/lib/atoll --rpc http://127.0.0.1:8899 --store postgres://atoll@db/atoll"
+        after_help = "Example:\n  atoll server --state /var/lib/atoll --rpc http://127.0.0.1:8899 --store-file /etc/atoll/store"
     )]
     Server(Server),
     /// The supplier's side: lend this machine's devices
@@ -96,9 +96,13 @@ pub(crate) struct Server {
     /// The chain's Solana JSON-RPC
     #[arg(long, env = "ATOLL_SERVER_RPC")]
     pub(crate) rpc: Option<String>,
-    /// sqlite:PATH or postgres://… [default: SQLite in the state folder]
+    /// sqlite:PATH or postgres://… [default: SQLite in the state folder]. Others on this machine can read it here: give
+    /// one with a password by --store-file or the environment
     #[arg(long, env = "ATOLL_SERVER_STORE", hide_env_values = true)]
     pub(crate) store: Option<String>,
+    /// A file with the store's URL on one line, readable by its owner only
+    #[arg(long, value_name = "FILE", env = "ATOLL_SERVER_STORE_FILE", conflicts_with = "store")]
+    pub(crate) store_file: Option<PathBuf>,
     /// Folder of blobs, checkpoints and kept output
     #[arg(long, value_name = "DIR")]
     pub(crate) objects: Option<PathBuf>,
@@ -189,6 +193,9 @@ pub(crate) enum AdminKey {
         /// The store, where it is not the folder's own SQLite
         #[arg(long, hide_env_values = true, env = "ATOLL_SERVER_STORE")]
         store: Option<String>,
+        /// A file with the store's URL on one line, readable by its owner only
+        #[arg(long, value_name = "FILE", env = "ATOLL_SERVER_STORE_FILE", conflicts_with = "store")]
+        store_file: Option<PathBuf>,
         /// The user's name
         #[arg(long)]
         user: String,

@@ -1,7 +1,6 @@
 //! Dispatch: each role on the runtime that it needs, and its failure in words.
 
 use std::collections::BTreeMap;
-#[cfg(feature = "local")]
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -62,7 +61,7 @@ fn server(args: Server) -> anyhow::Result<()> {
         names: (!args.names.is_empty()).then_some(args.names),
         url: args.url,
         rpc: args.rpc,
-        store: args.store,
+        store: store_url(args.store, args.store_file.as_deref())?,
         objects: args.objects,
         port_file: args.port_file,
         strangers: args.strangers.map(|word| word == "yes"),
@@ -72,9 +71,27 @@ fn server(args: Server) -> anyhow::Result<()> {
     runtime(2)?.block_on(Box::pin(atoll_control::serve::serve(config)))
 }
 
+/// The store's URL as given, or from a file that nobody else can read: it may hold a password.
+fn store_url(given: Option<String>, file: Option<&Path>) -> anyhow::Result<Option<String>> {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let Some(file) = file else { return Ok(given) };
+    let reading = || format!("reading the store's URL from {}", file.display());
+    let mode = std::fs::metadata(file).with_context(reading)?.permissions().mode();
+    if mode & 0o077 != 0 {
+        anyhow::bail!("{} is open to others: run `chmod 600 {}`", file.display(), file.display());
+    }
+    let text = std::fs::read_to_string(file).with_context(reading)?;
+    match text.trim() {
+        "" => anyhow::bail!("{} is empty: write the store's URL there", file.display()),
+        url => Ok(Some(url.to_owned())),
+    }
+}
+
 fn admin_key(verb: AdminKey, json: bool) -> anyhow::Result<()> {
-    let AdminKey::Create { state, store, user, wallet } = verb;
-    let store = store.unwrap_or_else(|| format!("sqlite:{}", state.join("control.db").display()));
+    let AdminKey::Create { state, store, store_file, user, wallet } = verb;
+    let store = store_url(store, store_file.as_deref())?
+        .unwrap_or_else(|| format!("sqlite:{}", state.join("control.db").display()));
     std::fs::create_dir_all(&state).with_context(|| format!("making {}", state.display()))?;
     let key = runtime(1)?.block_on(async {
         let store = atoll_control::store::open(&store).await.context("opening the store")?;

@@ -135,6 +135,26 @@ fn without_a_profile_the_next_step_is_named() {
 }
 
 #[test]
+fn a_stores_url_comes_from_a_file_that_is_its_owners() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("store");
+    let state = home.path().join("state");
+    fs::write(&file, "mysql://u:hunter2@h/d\n").unwrap();
+    let arguments = ["admin", "key", "create", "--user", "ada", "--wallet", "11111111111111111111111111111112"];
+    let places = ["--state", state.to_str().unwrap(), "--store-file", file.to_str().unwrap()];
+    let arguments = [&arguments[..], &places].concat();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+    let open = text(&atoll(home.path(), &arguments).stderr);
+    assert!(open.contains("store is open to others: run `chmod 600 "), "{open}");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    let read = text(&atoll(home.path(), &arguments).stderr);
+    assert!(read.contains("the store's URL must be sqlite:PATH or postgres://") && !read.contains("hunter2"), "{read}");
+    fs::write(&file, "\n").unwrap();
+    let empty = text(&atoll(home.path(), &arguments).stderr);
+    assert!(empty.contains("is empty: write the store's URL there"), "{empty}");
+}
+
+#[test]
 fn a_bad_folder_is_refused_before_anything_else() {
     let home = tempfile::tempdir().unwrap();
     let submit = |manifest: &str, flags: &[&str], words: Expect| {

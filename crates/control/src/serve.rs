@@ -26,7 +26,7 @@ use crate::control::{Control, Keys, Parts, World};
 use crate::neighbours::{Pinned, reachable};
 use crate::objects::Objects;
 use crate::places::Places;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::{http, link, tls};
 
 /// Open files that are not for connections: the store, the chain, objects, a margin.
@@ -78,9 +78,17 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
             Err(error) => anyhow::anyhow!("a reconciler broke: {error}"),
         }),
     };
+    // Starting this build again would not help.
+    let outdated = match ended {
+        Ok(()) => None,
+        Err(_) => node.control.store.beat().await.err().filter(|error| matches!(error, StoreError::Outdated { .. })),
+    };
     tracing::info!("stopping");
     node.stop().await;
     drain(reconcilers).await;
+    if let Some(outdated) = outdated {
+        return Err(outdated.into());
+    }
     ended.context("this node stops: start it again, it goes on from its store")
 }
 

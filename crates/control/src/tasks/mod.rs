@@ -8,6 +8,7 @@
 //! that they do not do everything twice; what a node does that wrongly thinks itself the home is guarded like everything.
 
 mod adopt;
+mod build;
 mod epoch;
 mod loss;
 mod market;
@@ -63,6 +64,7 @@ pub fn spawn(control: &Arc<Control>, stop: &CancellationToken) -> JoinSet<()> {
     start.reconciler(epoch::Epochs::new(control));
     start.reconciler(settlement::Settlements::new(control));
     start.reconciler(orphan::Orphans::new(control));
+    set.spawn(atoll_life::bound(build::beat(Arc::clone(control), stop.clone())));
     set
 }
 
