@@ -95,7 +95,7 @@ pub async fn carry_out(world: &World, options: &Options) {
     }
     tokio::time::sleep_until(began + options.quiet_at).await;
     while running.join_next().await.is_some() {}
-    mend(world).await;
+    mend(world);
 }
 
 fn begin(world: &World, options: &Options) {
@@ -109,7 +109,7 @@ fn begin(world: &World, options: &Options) {
     }
 }
 
-async fn mend(world: &World) {
+fn mend(world: &World) {
     world.net.weather(Weather::default());
     world.net.heal_all();
     world.chain.halt(false);

@@ -6,13 +6,12 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use atoll_chain::RpcConfig;
-use atoll_chain::local::Engine;
 use atoll_chain::market::Market;
 use atoll_control::store::Store;
 use atoll_domain::key::{Digest, PublicKey};
 use object_store::memory::InMemory;
 
-use crate::chain::Chain;
+use crate::chain::{Chain, Watcher};
 use crate::clock::{Clock, Error, TrueTime};
 use crate::disk::Disk;
 use crate::faults;
@@ -65,7 +64,7 @@ pub struct Planted {
     /// In every node's way to its store.
     pub tamper: Option<Arc<dyn Tamper>>,
     /// On the chain, after each transaction and before the laws look.
-    pub on_chain: Option<Box<dyn Fn(&mut Engine) + Send>>,
+    pub on_chain: Option<Watcher>,
 }
 
 impl std::fmt::Debug for Planted {
