@@ -14,6 +14,7 @@ mod devices;
 mod engine;
 #[cfg(feature = "postgres-tests")]
 mod failover;
+mod full_disk;
 mod jobs;
 mod make;
 mod model;
