@@ -184,3 +184,7 @@ mod tests {
         assert_eq!((session.push(stop(1)), session.room()), (Err(Fault::Full), 0));
     }
 }
+
+#[cfg(test)]
+#[path = "session_fuzz.rs"]
+mod fuzz;

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests, which no simulation runs")]
 
 mod adopt;
+mod fuzz;
 mod http;
 mod link;
 mod openapi;

@@ -104,7 +104,7 @@ async fn a_worker_that_is_away_is_said_to_be() {
 }
 
 /// One call of a pod, over a stream of its own.
-async fn call(
+pub(crate) async fn call(
     rig: &Rig,
     worker: &Worker,
     pod: PodId,
