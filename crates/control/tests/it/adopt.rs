@@ -151,8 +151,11 @@ async fn the_store_is_deleted_and_the_head_is_gone_so_all_pods_start_anew() {
     assert!(row.now.fence > 1_000_000_000, "a fence that no worker can have seen: {}", row.now.fence);
     let highest = it.hands.iter().map(Hand::fence).max().unwrap();
     assert_eq!(highest, row.now.fence);
-    let names: Vec<String> = it.net.machines.submissions().into_iter().map(|(_, name, _)| name).collect();
-    assert!(names.contains(&format!("{}-2", it.job)), "{names:?}");
+    let second = format!("{}-2", it.job);
+    until("the new head knows attempt 2", || async {
+        it.net.machines.submissions().iter().any(|(_, name, _)| *name == second)
+    })
+    .await;
     let body = it.finish().await;
     assert_eq!((body.leases.len(), body.result.attempts), (3, 2));
 }

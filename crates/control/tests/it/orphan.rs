@@ -94,6 +94,13 @@ async fn two_operators_share_one_attestor_key_and_never_vote_for_two_roots_of_an
     net.machines.finish();
     one.wait_state(job_one, JobState::Succeeded).await;
     other.wait_state(job_other, JobState::Succeeded).await;
+    // What each one ever signed, landed or not, is of its own turn.
+    for (operator, turn) in [(&one, 0), (&other, 1)] {
+        let signed = std::fs::read_dir(operator.state.join("objects/epochs")).unwrap();
+        let index = |entry: std::fs::DirEntry| entry.file_name().to_str().unwrap()[..20].parse::<u64>().unwrap();
+        let indexes: Vec<u64> = signed.map(|entry| index(entry.unwrap())).collect();
+        assert!(!indexes.is_empty() && indexes.iter().all(|index| index % 2 == turn), "turn {turn}: {indexes:?}");
+    }
     let mut indexes: Vec<u64> = net.market().epochs().await.unwrap().iter().map(|epoch| epoch.value.index).collect();
     let votes = indexes.len();
     indexes.sort_unstable();

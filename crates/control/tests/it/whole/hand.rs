@@ -190,7 +190,7 @@ impl Inner {
             tokio::time::sleep(Duration::from_millis(50)).await;
             beat += 1;
             self.meter();
-            if beat % 10 == 0 {
+            if beat.is_multiple_of(10) {
                 self.guard().await;
             }
         }
