@@ -159,15 +159,16 @@ impl Client {
     /// Asks the current server, then the others.
     async fn execute(&self, request: reqwest::Request) -> Result<reqwest::Response, ClientError> {
         // A submission is told again by its idempotency key. The seal of a stop is spent the first time.
-        let twice_is_once = request.method() != reqwest::Method::POST
-            || matches!(request.url().path(), "/v1/jobs" | "/v1/quotes");
+        let twice_is_once =
+            request.method() != reqwest::Method::POST || matches!(request.url().path(), "/v1/jobs" | "/v1/quotes");
         let first = self.current.load(Ordering::Relaxed);
         let mut after = 0;
         loop {
             let at = first.wrapping_add(after);
             let mut next = request.try_clone().expect("bodies here are bytes in memory, never streams");
             let base = &self.bases[at % self.bases.len()];
-            let moved = next.url_mut().set_host(base.host_str()).is_ok() && next.url_mut().set_port(base.port()).is_ok();
+            let moved =
+                next.url_mut().set_host(base.host_str()).is_ok() && next.url_mut().set_port(base.port()).is_ok();
             debug_assert!(moved, "one https URL with a host takes the place of another");
             match self.http.execute(next).await {
                 Ok(answer) => {

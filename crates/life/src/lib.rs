@@ -173,7 +173,7 @@ mod tests {
     async fn without_a_life_everything_is_as_usual() {
         assert!(current().is_none());
         let (done, told) = tokio::sync::oneshot::channel();
-        spawn(async move { drop(done.send(7)) }).await.unwrap();
+        spawn(async move { done.send(7).unwrap() }).await.unwrap();
         assert_eq!(told.await.unwrap(), 7);
     }
 
@@ -181,7 +181,7 @@ mod tests {
     async fn a_future_handed_elsewhere_keeps_its_life() {
         let life = Life::default();
         let count = Arc::new(AtomicUsize::new(0));
-        let handed = life.cover(async { bound(generations(0, Arc::clone(&count))) }).await.unwrap();
+        let handed = life.cover(async { Some(bound(generations(0, Arc::clone(&count)))) }).await.flatten().unwrap();
         let elsewhere = tokio::spawn(handed);
         tokio::task::yield_now().await;
         assert_eq!(count.load(Ordering::Relaxed), 1);

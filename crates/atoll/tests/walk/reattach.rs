@@ -58,7 +58,7 @@ pub(crate) fn an_agent_that_was_killed_takes_its_pod_up_again(network: &mut Netw
 
 fn the_usage_chain_has_no_gap(pod: &std::path::Path) {
     let records = usage::read(pod, 0, usize::MAX).unwrap();
-    let genesis = Record::genesis(&PodSpec::read(pod).unwrap());
+    let genesis = Record::genesis_of(&PodSpec::read(pod).unwrap());
     assert_eq!(usage::verify(&genesis, &records), (records.len(), true), "the hash chain is broken");
     for pair in records.windows(2) {
         assert!(pair[1].at.since(pair[0].at) < GAP_MAX, "nothing was metered between {:?} and {:?}", pair[0], pair[1]);

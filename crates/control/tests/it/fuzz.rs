@@ -151,8 +151,9 @@ fn what_workers_say() {
     let fuzz = fuzz.inputs_max(250).memory(32 << 20, 0).words(&["running", "exited", "lost", "requested"]);
     let tally = fuzz.run(|input| {
         unbroken(|| {
+            let mut held = worker.borrow_mut();
+            let worker = &mut **held;
             runtime.block_on(async {
-                let worker = &mut **worker.borrow_mut();
                 let body = decode(input).ok().and_then(|envelope| envelope.body);
                 let passing = matches!(body, Some(Body::Heartbeat(_)));
                 match body {

@@ -238,10 +238,8 @@ proptest! {
     ) {
         let mut order = order(devices, devices);
         filled(&mut order, 0, devices.min(50), 1_010);
-        let mut now = 1_011;
-        for added in seconds {
+        for (now, added) in (1_011..).zip(seconds) {
             order.extend(added, order.extension(added).unwrap(), now).unwrap();
-            now += 1;
         }
         let all = u64::from(devices) * u64::from(order.duration_s);
         let whole: u64 = shares.iter().sum();
