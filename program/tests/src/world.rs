@@ -55,6 +55,9 @@ pub struct World {
     pub largest: Cell<usize>,
 }
 
+/// The accounts that a dry run leaves, or why it fails and its log.
+pub type Simulated = Result<Vec<(Address, Vec<u8>)>, (String, Vec<String>)>;
+
 impl World {
     /// A chain with the program, the mint and funded operator keys; the network is not made yet.
     ///
@@ -230,6 +233,18 @@ impl World {
         match self.svm.simulate_transaction(self.transaction(&[call])) {
             Ok(done) => Ok(done.meta.compute_units_consumed),
             Err(failed) => Err(refusal(&failed.err)),
+        }
+    }
+
+    /// Runs a call without keeping what it does: the accounts it would leave, or the runtime's error and the log.
+    pub fn simulate(&self, call: &Call) -> Simulated {
+        use solana_account::ReadableAccount as _;
+        match self.svm.simulate_transaction(self.transaction(&[call])) {
+            Ok(done) => {
+                let accounts = done.post_accounts.into_iter();
+                Ok(accounts.map(|(at, account)| (at.to_bytes(), account.data().to_vec())).collect())
+            }
+            Err(failed) => Err((format!("{:?}", failed.err), failed.meta.logs)),
         }
     }
 

@@ -1,0 +1,148 @@
+//! Instructions with mutated bytes, and accounts with mutated bytes, against the real program: it never breaks, it spends
+//! within its budget, and whatever goes through moves no token out of nothing.
+//!
+//! An order's whole life is walked. Before each step its call and its accounts are mutated, run without being kept, and
+//! looked at; then the call itself goes through.
+
+use atoll_fuzz::{Rng, mutate::mutated};
+use atoll_interface::{ATL, Address, PROGRAM_ID, TOKEN_PROGRAM_ID, settlement::Reason};
+use atoll_market_tests::{
+    Call, Party, World,
+    calls::{CPU, DURATION_S, FEED, STAKE, leaf},
+    world::START,
+};
+
+/// Mutations of one step in an ordinary run: some 20 steps of 0.5 ms each.
+const TRIES: u64 = 40;
+
+/// What was mutated when it was not the call.
+const ACCOUNT: &str = "an account mutated";
+
+struct Walk {
+    world: World,
+    rng: Rng,
+    tries: u64,
+    data: Vec<Vec<u8>>,
+    refused: u64,
+    passed: u64,
+}
+
+impl Walk {
+    fn step(&mut self, call: &Call) {
+        self.data.push(call.data.clone());
+        for _ in 0..self.tries {
+            let mut changed = call.clone();
+            changed.data = mutated(&mut self.rng, &self.data, &[], 500);
+            self.look(&changed, "its data mutated");
+            self.with_account(call);
+        }
+        self.world.must(call);
+    }
+
+    /// Runs the call with one account of the program, or one token account, mutated.
+    fn with_account(&mut self, call: &Call) {
+        let at = call.metas[self.rng.below(call.metas.len())].address;
+        let Some(account) = self.world.svm.get_account(&at.into()) else { return };
+        let owner = account.owner.to_bytes();
+        if account.executable || ![PROGRAM_ID, TOKEN_PROGRAM_ID].contains(&owner) {
+            return;
+        }
+        let mut changed = account.clone();
+        changed.data = mutated(&mut self.rng, std::slice::from_ref(&account.data), &[], account.data.len() + 64);
+        self.world.svm.set_account(at.into(), changed).expect("an account can be set");
+        self.outcome(call, ACCOUNT);
+        self.world.svm.set_account(at.into(), account).expect("an account can be set back");
+    }
+
+    /// Whether it went through; the program itself never breaks.
+    fn outcome(&mut self, call: &Call, what: &str) -> bool {
+        let shown = || format!("{} with {what}: {}", call.name, call.data.escape_ascii());
+        let ran = self.world.simulate(call);
+        if let Err((error, logs)) = &ran {
+            // A bump that the program did not write makes seeds of no address; the runtime refuses to sign with them.
+            let seeds = logs.iter().any(|line| line.contains("Could not create program address with signer seeds"));
+            let broke =
+                ["ProgramFailedToComplete", "ComputationalBudgetExceeded", "AccessViolation", "UnbalancedInstruction"];
+            let broken = broke.iter().any(|word| error.contains(word)) && !(seeds && what == ACCOUNT);
+            assert!(!broken, "{}\n{error}\n{}", shown(), logs.join("\n"));
+        }
+        if ran.is_ok() {
+            self.passed += 1
+        } else {
+            self.refused += 1
+        }
+        ran.is_ok()
+    }
+
+    /// As [`Walk::outcome`], and no token comes from nowhere.
+    fn look(&mut self, call: &Call, what: &str) {
+        if !self.outcome(call, what) {
+            return;
+        }
+        let changed = self.world.simulate(call).unwrap_or_default();
+        let token = |data: &[u8]| u64::from_le_bytes(data[64..72].try_into().expect("eight bytes"));
+        let held =
+            |data: Option<Vec<u8>>| data.filter(|data| data.len() == 165).map_or(0, |data| i128::from(token(&data)));
+        let mut difference = 0;
+        for (at, data) in changed {
+            if at == self.world.mint {
+                let supply =
+                    |data: &[u8]| i128::from(u64::from_le_bytes(data[36..44].try_into().expect("eight bytes")));
+                let before = self.world.data(at).expect("the mint is there");
+                difference -= supply(&data) - supply(&before);
+            } else {
+                difference += held(Some(data)) - held(self.world.data(at));
+            }
+        }
+        assert_eq!(difference, 0, "{} with {what}: tokens out of nothing: {}", call.name, call.data.escape_ascii());
+    }
+}
+
+fn walk(seed: u64, tries: u64) -> (u64, u64) {
+    let mut walk = Walk { world: World::bare(), rng: Rng::new(seed), tries, data: vec![], refused: 0, passed: 0 };
+    walk.step(&walk.world.init());
+    walk.step(&walk.world.set_catalogue(CPU));
+    walk.step(&walk.world.set_feed(FEED));
+    let owner: Address = walk.world.admin;
+    walk.world.purse(owner);
+    walk.step(&walk.world.register_attestor());
+    let a = Party::new(&mut walk.world, "a");
+    walk.step(&a.register(0));
+    walk.step(&a.register(1));
+    walk.step(&a.stake(2 * STAKE));
+    let until = START + 100_000;
+    walk.step(&a.set_ask(a.supplier, 0, atoll_interface::instruction::ASK, 60_000));
+    walk.step(&a.set_budget(50 * ATL, 0, until));
+    walk.step(&a.post_by_budget(&a.terms(1)));
+    walk.step(&a.close_order_to(a.session, a.budget_vault(), a.budget()));
+    walk.step(&a.post(2));
+    walk.step(&a.fill(0, 0, &[1]));
+    walk.step(&a.fill(1, 1, &[1]));
+    walk.world.wait(20);
+    let added = a.extension(&walk.world, 30);
+    walk.step(&a.extend_order(a.renter, 30, added));
+    walk.step(&a.extend_lease(0));
+    walk.step(&a.release(a.renter, 0, Reason::Done, 0, &[1]));
+    walk.step(&a.release(a.devices[1], 1, Reason::Leave, 1, &[1]));
+    walk.world.set_time(START + i64::from(DURATION_S) + 80);
+    let until = walk.world.now();
+    let tree = walk.world.attest(&[leaf(a.lease(0), 18, until), leaf(a.lease(1), 15, until)]);
+    walk.step(&tree.settle(0, a.order()));
+    walk.step(&a.withdraw(0));
+    walk.step(&tree.settle(1, a.order()));
+    walk.step(&a.collect());
+    walk.step(&a.close_lease(0));
+    walk.step(&a.close_lease(1));
+    walk.step(&a.close_order(a.renter));
+    (walk.refused, walk.passed)
+}
+
+#[test]
+fn mutated_instructions_and_accounts_break_nothing() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let seed = number("ATOLL_FUZZ_SEED").unwrap_or_default();
+    let tries = number("ATOLL_FUZZ_MS").map_or(TRIES, |ms| (ms / 25).max(TRIES));
+    let (refused, passed) = walk(seed, tries);
+    println!("program: seed {seed}, {tries} tries a step: {refused} refused, {passed} went through");
+    assert!(refused > 20 * tries && passed > 0, "{refused} refused, {passed} went through");
+}
