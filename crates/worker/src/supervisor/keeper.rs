@@ -347,6 +347,8 @@ impl Main {
             self.kill(Reason::LeaseEnded, message);
         }
         if self.clock.term_over.is_some_and(|at| now >= at) {
+            // Says more than that it was asked to.
+            self.ending.take_if(|(reason, _)| *reason == Reason::Stopped);
             self.kill(Reason::Stopped, "stopped by the worker; it did not end by itself".to_owned());
         }
         if self.clock.started.is_some() && now >= self.clock.next_usage && !self.reaped {

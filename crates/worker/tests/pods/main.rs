@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 #![allow(clippy::disallowed_methods, reason = "a test's own tasks are nobody's life")]
 
+mod faults;
 mod life;
 mod limits;
 mod overlay;
