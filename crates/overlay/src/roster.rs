@@ -129,8 +129,10 @@ impl Roster {
         if known.is_some_and(|peer| peer.expires_at_unix_s > said.expires_at_unix_s) {
             return Err(Refusal::Stale(ip));
         }
+        // Those of before too: they go on where their own new statement is refused.
+        let lasting = before.values().filter(|peer| peer.expires_at_unix_s > now_unix_s);
         let same_key = |peer: &&Peer| peer.wg_public == said.wg_public && peer.ip != ip;
-        if let Some(other) = self.members.values().find(same_key) {
+        if let Some(other) = self.members.values().chain(lasting).find(same_key) {
             return Err(Refusal::KeyTaken(other.ip));
         }
         self.owners.insert(ip, signed.device_key());

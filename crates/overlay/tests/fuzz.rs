@@ -65,8 +65,14 @@ fn statements() {
 
 #[test]
 fn rosters_admit_only_the_orders_own_devices() {
-    let tally =
-        Fuzz::of("rosters").seed((0..96).collect::<Vec<u8>>()).bytes_max(400).memory(256 << 10, 512).run(|input| {
+    // A statement with the key of a peer whose own new one is refused and whose session goes on.
+    let key_twice = b"\x00\x01\x02\x03\x04\x05\x11\x12\x13\x1f !\"#$%&'-./429496".to_vec();
+    let tally = Fuzz::of("rosters")
+        .seed((0..96).collect::<Vec<u8>>())
+        .seed(key_twice)
+        .bytes_max(400)
+        .memory(256 << 10, 512)
+        .run(|input| {
             let mut choices = Choices::new(input);
             let mut roster = Roster::new([1; 32], ip(1), [1; 32], 16);
             let keys: Vec<SigningKey> = (1..=4).map(device).collect();
