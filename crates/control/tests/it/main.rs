@@ -5,9 +5,11 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests, which no simulation runs")]
 
 mod adopt;
+mod dying;
 mod fuzz;
 mod http;
 mod link;
+mod nodes;
 mod openapi;
 mod orphan;
 mod pods;
