@@ -80,9 +80,9 @@ impl Epochs {
         chain::post_epoch(&self.control, epoch).await
     }
 
-    /// The leaf of every lease that has a clock, from what was seen of its pods. What is final already is left out: it is attested once, so
-    /// that its root comes out of its hold however busy the market is. `redo` is an epoch that the chain refused: what
-    /// stood in it is attested again.
+    /// The leaf of every lease that has a clock, from what was seen of its pods. What is final already is left out: it is
+    /// attested once, so that its root comes out of its hold however busy the market is. `redo` is an epoch that the chain
+    /// refused: what stood in it is attested again.
     async fn leaves_of(
         &self,
         leases: Vec<(Address, Lease)>,
