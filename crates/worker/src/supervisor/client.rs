@@ -32,6 +32,9 @@ const START: Duration = Duration::from_secs(30);
 /// For everything that answers at once.
 const ANSWER: Duration = Duration::from_secs(40);
 
+/// For a process to become the program it was started as; a cold disk is the slow part.
+const BEGIN: Duration = Duration::from_secs(2);
+
 /// Where a supervisor's own complaints go, in the pod's directory.
 pub const LOG_FILE: &str = "supervisor.log";
 
@@ -314,8 +317,7 @@ pub async fn attach_or_kill(dir: &Path) -> Option<Status> {
         if Pod::exit_of(dir).is_some() {
             return None;
         }
-        let supervisors = supervisors_of(dir);
-        if supervisors.is_empty() {
+        if supervisors_begun(dir).await.is_empty() {
             return None;
         }
         if tokio::time::Instant::now() >= deadline {
@@ -335,7 +337,7 @@ pub async fn attach_or_kill(dir: &Path) -> Option<Status> {
 pub async fn kill_supervisors(dir: &Path) -> Result<()> {
     let deadline = tokio::time::Instant::now() + START;
     loop {
-        let supervisors = supervisors_of(dir);
+        let supervisors = supervisors_begun(dir).await;
         if supervisors.is_empty() {
             sweep(dir);
             return Ok(());
@@ -346,6 +348,22 @@ pub async fn kill_supervisors(dir: &Path) -> Result<()> {
             let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
         }
         sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// The processes that were started to keep the pod of a directory. Whatever is only becoming a program is waited for, since
+/// it may be one; not for long, since a tenant may hide its command line for ever.
+async fn supervisors_begun(dir: &Path) -> Vec<i32> {
+    let own = nix::unistd::geteuid().as_raw();
+    let deadline = tokio::time::Instant::now() + BEGIN;
+    loop {
+        // In this order: what began meanwhile is found.
+        let some_begin = procs::of_user(own).into_iter().any(procs::is_beginning);
+        let found = supervisors_of(dir);
+        if !found.is_empty() || !some_begin || tokio::time::Instant::now() >= deadline {
+            return found;
+        }
+        sleep(Duration::from_millis(5)).await;
     }
 }
 
@@ -395,6 +413,5 @@ pub fn keeper_of(dir: &Path) -> Option<Keeper> {
 /// its parent has not buried yet is not running.
 #[must_use]
 pub fn is_alive(keeper: &Keeper) -> bool {
-    let same = procs::stat(keeper.pid).is_some_and(|stat| stat.started_ticks == keeper.started_ticks);
-    same && !procs::command_line(keeper.pid).is_empty()
+    procs::stat(keeper.pid).is_some_and(|stat| stat.started_ticks == keeper.started_ticks && !stat.is_zombie)
 }
