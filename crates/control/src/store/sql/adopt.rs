@@ -1,10 +1,8 @@
 //! Jobs that the store had lost, and pods that no job of it has.
 
-use std::collections::BTreeMap;
-
 use atoll_domain::id::{JobId, PodId, UserId, WorkerId};
 use atoll_domain::key::{Address, Digest, PublicKey};
-use atoll_domain::meter::{Observation, SignedUsage};
+use atoll_domain::meter::Observation;
 use atoll_domain::time::UnixMs;
 use atoll_domain::worker::SlotRef;
 
@@ -169,37 +167,4 @@ pub(super) async fn strays_drop(tx: &mut Tx<'_>, order: &Address, before: UnixMs
     )
     .await
     .map(drop)
-}
-
-/// Keeps the later of two statements of a stray, as of any pod; false when it is none.
-pub(super) async fn usage_put(tx: &mut Tx<'_>, pod: PodId, usage: &SignedUsage) -> Result<bool> {
-    tx.execute(
-        "update strays set usage_records = $2, usage_served_ms = $3, usage_signed = $4 where id = $1 and \
-         (usage_records is null or usage_records < $2 or (usage_records = $2 and usage_served_ms < $3))",
-        &[
-            Value::shown(pod),
-            Value::int("the number of records", usage.statement.records)?,
-            Value::int("the time served", usage.statement.served_ms)?,
-            Value::json("usage", usage)?,
-        ],
-    )
-    .await?;
-    let found = tx.query_first("select id from strays where id = $1", &[Value::shown(pod)]).await?;
-    Ok(found.is_some())
-}
-
-/// Keeps the greater of two observations of strays.
-pub(super) async fn observations_put(tx: &mut Tx<'_>, seen: &BTreeMap<PodId, Observation>) -> Result<()> {
-    for (pod, seen) in seen {
-        tx.execute(
-            "update strays set observed_ms = $2, last_seen = $3 where id = $1 and observed_ms < $2",
-            &[
-                Value::shown(pod),
-                Value::int("the observed time", seen.observed_ms)?,
-                Value::or_null(seen.last_seen.map(Value::time)),
-            ],
-        )
-        .await?;
-    }
-    Ok(())
 }

@@ -8,6 +8,7 @@ mod builds;
 mod chain;
 mod devices;
 mod jobs;
+mod meters;
 mod migrate;
 mod nodes;
 mod pods;
@@ -196,7 +197,7 @@ impl<E: Engine> Store for Sql<E> {
     }
 
     async fn observations_put(&self, seen: &BTreeMap<PodId, Observation>) -> Result<()> {
-        self.0.write(Serializable, seen.clone(), |seen, tx| Box::pin(pods::observations_put(tx, seen))).await
+        self.0.write(Serializable, seen.clone(), |seen, tx| Box::pin(meters::observations_put(tx, seen))).await
     }
 
     async fn commands_add(&self, commands: &[Command]) -> Result<()> {

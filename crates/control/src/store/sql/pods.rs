@@ -1,7 +1,5 @@
 //! Pods, and the commands that start and stop them.
 
-use std::collections::BTreeMap;
-
 use atoll_domain::cluster::{OverlayIndex, PodState};
 use atoll_domain::id::{CommandId, JobId, PodId, WorkerId};
 use atoll_domain::key::PublicKey;
@@ -12,7 +10,7 @@ use super::super::rows::{Command, CommandAnswer, Event, Job, JobChange, Pod, Pod
 use super::super::{Result, StoreError};
 use super::tx::Tx;
 use super::value::{Reader, Row, Value};
-use super::{adopt, jobs};
+use super::{adopt, jobs, meters};
 
 const COLUMNS: &str = "id, job, worker, device_key, lease, page, slot, mask, overlay_index, role, fence, created, \
      state, reason, statement, exit_code";
@@ -176,45 +174,17 @@ async fn require(tx: &mut Tx<'_>, id: PodId) -> Result<()> {
     found.map(drop).ok_or(StoreError::NotFound { what: "pod" })
 }
 
-/// Keeps the later of two statements: more records, then more time served.
+/// Keeps the later of two statements of a pod's meter, or a stray's.
 pub(super) async fn usage_put(tx: &mut Tx<'_>, pod: PodId, usage: &SignedUsage) -> Result<()> {
     if usage.statement.pod != pod {
         return Err(StoreError::Corrupt { what: "usage", reason: format!("it is {}'s", usage.statement.pod) });
     }
-    let written = tx
-        .execute(
-            "update meters set usage_records = $2, usage_served_ms = $3, usage_signed = $4 where pod = $1 and \
-             (usage_records is null or usage_records < $2 or (usage_records = $2 and usage_served_ms < $3))",
-            &[
-                Value::shown(pod),
-                Value::int("the number of records", usage.statement.records)?,
-                Value::int("the time served", usage.statement.served_ms)?,
-                Value::json("usage", usage)?,
-            ],
-        )
-        .await?;
-    if written == 0 && !adopt::usage_put(tx, pod, usage).await? { require(tx, pod).await } else { Ok(()) }
-}
-
-/// Keeps the greater of two observations: both are cumulative.
-pub(super) async fn observations_put(tx: &mut Tx<'_>, seen: &BTreeMap<PodId, Observation>) -> Result<()> {
-    let fits = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-    let given: Vec<_> = seen
-        .iter()
-        .map(|(pod, seen)| {
-            let last_seen = seen.last_seen.map(|at| fits(at.0));
-            serde_json::json!({ "pod": pod, "observed_ms": fits(seen.observed_ms), "last_seen": last_seen })
-        })
-        .collect();
-    let rows = tx.dialect().given(&[("pod", "text"), ("observed_ms", "bigint"), ("last_seen", "bigint")]);
-    let sql = format!(
-        "update meters set observed_ms = given.observed_ms, last_seen = coalesce(given.last_seen, meters.last_seen) \
-         from {rows} where meters.pod = given.pod and (meters.observed_ms < given.observed_ms \
-         or (meters.observed_ms = given.observed_ms \
-         and coalesce(meters.last_seen, -1) < coalesce(given.last_seen, -1)))"
-    );
-    tx.execute(&sql, &[Value::json("observations", &given)?]).await?;
-    adopt::observations_put(tx, seen).await
+    if meters::usage_put(tx, meters::PODS, usage).await? || meters::usage_put(tx, meters::STRAYS, usage).await? {
+        return Ok(());
+    }
+    // An earlier statement than the one that is kept, or a pod that is not.
+    let known = adopt::stray_one(tx, pod).await?.is_some();
+    if known { Ok(()) } else { require(tx, pod).await }
 }
 
 pub(super) async fn commands_add(tx: &mut Tx<'_>, commands: &[Command]) -> Result<()> {
