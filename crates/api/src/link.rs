@@ -1,7 +1,7 @@
 //! Frames between a worker and the control plane: one protobuf [`Envelope`] per binary WebSocket message.
 //!
-//! This module has the generated types and the bounded codec. Sessions, queues and reconnects are `control::link`'s and
-//! `worker::link`'s.
+//! This module has the generated types, the bounded codec and what a session is at both ends ([`Sequence`]). Who may have
+//! one, and reconnects, are `control::link`'s and `worker::link`'s.
 
 use prost::Message as _;
 
@@ -16,7 +16,10 @@ mod generated {
     include!(concat!(env!("OUT_DIR"), "/atoll.link.v1.rs"));
 }
 
+mod sequence;
+
 pub use generated::*;
+pub use sequence::{Fault, Full, Received, Sequence};
 
 /// The version this build speaks.
 pub const VERSION: u32 = 1;

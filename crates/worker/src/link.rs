@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use atoll_api::link::envelope::Body;
 use atoll_api::link::{
-    EXPORTER_BYTES, Envelope, FRAME_BYTES_MAX, Heartbeat, Hello, PodReport, VERSION, Welcome, decode, encode,
+    EXPORTER_BYTES, Envelope, FRAME_BYTES_MAX, Full, Heartbeat, Hello, PodReport, VERSION, Welcome, decode, encode,
 };
 use atoll_domain::key::{Purpose, SecretKey};
 use atoll_domain::worker::SlotRef;
@@ -31,7 +31,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::link::dial::{DialError, Operator, Socket};
 use crate::link::route::Route;
-use crate::link::session::{Fault, Full, Session};
+use crate::link::session::{Fault, Session};
 use crate::outside::{SharedOutside, jitter};
 
 /// Bodies that wait between the link and the world, each way. The world empties them at once; a full one is back-pressure.
@@ -106,7 +106,7 @@ enum Ended {
     Garbage(String),
     #[error("the control plane broke the rules of the link: {0}; the connection was closed")]
     Fault(#[from] Fault),
-    #[error("{0}; the connection was closed")]
+    #[error("the control plane is too slow: {0}; the connection was closed")]
     Slow(#[from] Full),
     #[error("nothing came from the control plane for {0:?}")]
     Silent(Duration),
@@ -255,12 +255,12 @@ impl Keeper {
 
     fn heartbeat(&self) -> Envelope {
         let running = self.presence.borrow().running.clone();
-        self.session.passing(Some(Body::Heartbeat(Heartbeat { unix_ms: self.outside.now().0, running })))
+        self.session.sequence.passing(Some(Body::Heartbeat(Heartbeat { unix_ms: self.outside.now().0, running })))
     }
 
     async fn serve(&mut self, mut connection: Connection, resumed: bool) -> Ended {
         let operator = self.operator.name();
-        tracing::info!(%operator, session = self.session.id(), resumed, "the control link stands");
+        tracing::info!(%operator, session = self.session.sequence.session(), resumed, "the control link stands");
         let events = self.events.clone();
         let told = self.while_queueing(async move { events.send(LinkEvent::Up { resumed }).await });
         if !matches!(told.await, Some(Ok(()))) {
@@ -277,11 +277,11 @@ impl Keeper {
         let mut beats = tokio::time::interval(connection.beat);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut heard = Instant::now();
-        let mut acknowledged = self.session.ack();
+        let mut acknowledged = self.session.sequence.received();
         // Heartbeats and acknowledgements that wait for the socket. One of each at most.
         let (mut beat_due, mut ack_due) = (false, false);
         loop {
-            let to_write = beat_due || ack_due || self.session.has_unsent();
+            let to_write = beat_due || ack_due || self.session.sequence.has_unsent();
             let events = self.events.clone();
             tokio::select! {
                 biased;
@@ -296,19 +296,19 @@ impl Keeper {
                         connection.unflushed = false;
                         continue;
                     }
-                    let envelope = if let Some(envelope) = self.session.to_send() {
+                    let envelope = if let Some(envelope) = self.session.sequence.to_send() {
                         envelope
                     } else if std::mem::take(&mut beat_due) {
                         self.heartbeat()
                     } else {
-                        self.session.passing(None)
+                        self.session.sequence.passing(None)
                     };
                     ack_due = false;
-                    acknowledged = self.session.ack();
+                    acknowledged = self.session.sequence.received();
                     connection.start(&envelope)?;
                 },
                 body = self.outbox.recv() => match body {
-                    Some(body) => self.session.push(body)?,
+                    Some(body) => self.session.sequence.push(body)?,
                     None => return Ok(Ended::Stopping),
                 },
                 // Reading waits until the world has room: that is the back-pressure.
@@ -323,7 +323,7 @@ impl Keeper {
                         Some(body) => permit.send(LinkEvent::Received(Box::new(body))),
                         None => {}
                     }
-                    ack_due |= self.session.ack() >= acknowledged + ACK_EVERY;
+                    ack_due |= self.session.sequence.received() >= acknowledged + ACK_EVERY;
                 },
                 () = tokio::time::sleep_until(heard + silence) => return Err(Ended::Silent(silence)),
             }
@@ -344,10 +344,10 @@ async fn queueing<T>(
             done = &mut what => return Some(done),
             body = outbox.recv() => {
                 let body = body?;
-                if session.push(body.clone()).is_err() {
+                if session.sequence.push(body.clone()).is_err() {
                     // Down for so long that more waits than is kept. Hello tells what runs; commands are asked again.
                     session.forget();
-                    session.push(body).ok()?;
+                    session.sequence.push(body).ok()?;
                 }
             }
         }

@@ -128,11 +128,11 @@ fn sessions() {
             while !choices.is_over() {
                 match choices.below(8) {
                     0 | 1 => {
-                        if session.push(Body::Usage(Usage { signed: pushed.to_le_bytes().to_vec() })).is_ok() {
+                        if session.sequence.push(Body::Usage(Usage { signed: pushed.to_le_bytes().to_vec() })).is_ok() {
                             pushed += 1;
                         }
                     }
-                    2 => wire.extend(std::iter::from_fn(|| session.to_send())),
+                    2 => wire.extend(std::iter::from_fn(|| session.sequence.to_send())),
                     3 => {
                         // A new session: everything that is left comes again, under new numbers from 1.
                         id += 1;
@@ -155,26 +155,31 @@ fn sessions() {
                         if let Some(last) = wire.last() {
                             acked = acked.max(last.seq);
                         }
-                        let ack = Envelope { session: session.id(), seq: 0, ack: acked, body: None };
+                        let ack = Envelope { session: session.sequence.session(), seq: 0, ack: acked, body: None };
                         session.receive(ack).expect("what was sent can be acknowledged");
                         wire.clear();
                     }
                     6 => {
                         theirs += 1;
                         let body = Some(Body::StopPod(StopPod::default()));
-                        let new = session.receive(Envelope { session: session.id(), seq: theirs, ack: acked, body });
+                        let new = session.receive(Envelope {
+                            session: session.sequence.session(),
+                            seq: theirs,
+                            ack: acked,
+                            body,
+                        });
                         assert!(new.unwrap().is_some());
                     }
                     _ => {
                         let lie = Envelope {
-                            session: if choices.below(2) == 0 { session.id() } else { choices.number() },
+                            session: if choices.below(2) == 0 { session.sequence.session() } else { choices.number() },
                             seq: choices.number(),
                             ack: choices.number(),
                             body: Some(Body::StopPod(StopPod::default())),
                         };
-                        let before = session.ack();
+                        let before = session.sequence.received();
                         if session.receive(lie).is_err() {
-                            assert_eq!(session.ack(), before);
+                            assert_eq!(session.sequence.received(), before);
                             faults += 1;
                             // As the link does: what this side holds may not fit.
                             session.forget();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use atoll_api::link::envelope::Body;
-use atoll_api::link::{self, Envelope, Heartbeat, Hello, Refused, VERSION, Welcome};
+use atoll_api::link::{self, Envelope, Fault, Full, Heartbeat, Hello, Received, Refused, Sequence, VERSION, Welcome};
 use atoll_chain::market::PROGRAM_ID;
 use atoll_domain::id::WorkerId;
 use atoll_domain::key::{PublicKey, Purpose, Signature};
@@ -17,7 +17,7 @@ use axum::extract::ws::{Message, WebSocket};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt as _, StreamExt as _};
 
-use super::session::{Fault, Received};
+use super::session::Session;
 use super::{Connection, inbound};
 use crate::control::Control;
 use crate::error::Code;
@@ -53,8 +53,13 @@ pub(super) enum End {
 
 impl From<Fault> for End {
     fn from(fault: Fault) -> Self {
-        let code = if fault == Fault::Full { Code::LinkTooSlow } else { Code::LinkBadFrame };
-        Self::Refused(code, fault.to_string())
+        Self::Refused(Code::LinkBadFrame, fault.to_string())
+    }
+}
+
+impl From<Full> for End {
+    fn from(full: Full) -> Self {
+        Self::Refused(Code::LinkTooSlow, full.to_string())
     }
 }
 
@@ -91,7 +96,7 @@ pub(super) async fn run(control: Arc<Control>, peer: Peer, socket: WebSocket) {
         Ok(()) => link.talk(&mut frames).await,
         Err(end) => end,
     };
-    let session = link.session(|session| session.id()).unwrap_or_default();
+    let session = link.session(|session| session.sequence.session()).unwrap_or_default();
     let away = link.control.links.end(id, &link.connection);
     link.control.wake.signal();
     tracing::info!(worker = %id, away, "link ended");
@@ -271,7 +276,7 @@ impl Link {
             heartbeat_ms: self.control.config.heartbeat_ms,
             now_unix_ms: self.control.now().0,
         };
-        let envelope = self.session(|session| session.passing(Some(Body::Welcome(welcome(session.id())))));
+        let envelope = self.sequence(|sequence| sequence.passing(Some(Body::Welcome(welcome(sequence.session())))));
         let envelope = envelope.ok_or_else(replaced)?;
         self.send(envelope).await?;
         self.control.wake.signal();
@@ -317,7 +322,7 @@ impl Link {
     }
 
     async fn received(&mut self, envelope: Envelope) -> Result<(), End> {
-        match self.session(|session| session.receive(envelope)).ok_or_else(replaced)?? {
+        match self.sequence(|sequence| sequence.receive(envelope)).ok_or_else(replaced)?? {
             Received::Nothing => Ok(()),
             Received::Passing(Body::Heartbeat(beat)) => {
                 inbound::heartbeat(self, &beat).await?;
@@ -329,14 +334,14 @@ impl Link {
             }
             Received::Kept(seq, body) => {
                 inbound::body(self, body).await?;
-                self.session(|session| session.carried_out(seq)).ok_or_else(replaced)?;
+                self.sequence(|sequence| sequence.carried_out(seq)).ok_or_else(replaced)?;
                 self.answer(None).await
             }
         }
     }
 
     async fn answer(&mut self, body: Option<Body>) -> Result<(), End> {
-        let envelope = self.session(|session| session.passing(body)).ok_or_else(replaced)?;
+        let envelope = self.sequence(|sequence| sequence.passing(body)).ok_or_else(replaced)?;
         self.send(envelope).await
     }
 
@@ -345,20 +350,20 @@ impl Link {
         let commands = self.control.store.commands_open(self.worker.id, COMMANDS_MAX).await?;
         self.session(|session| {
             for command in commands {
-                if session.room() == 0 || session.commands.contains(&command.id) {
+                if session.sequence.room() == 0 || session.commands.contains(&command.id) {
                     continue;
                 }
                 let Some(body) = link::decode(&command.body).ok().and_then(|envelope| envelope.body) else {
                     tracing::error!(command = %command.id, "a command in the outbox cannot be read and is left out");
                     continue;
                 };
-                session.push(body)?;
+                session.sequence.push(body)?;
                 session.commands.insert(command.id);
             }
-            Ok::<(), Fault>(())
+            Ok::<(), Full>(())
         })
         .ok_or_else(replaced)??;
-        while let Some(envelope) = self.session(super::session::Session::next).ok_or_else(replaced)? {
+        while let Some(envelope) = self.sequence(Sequence::to_send).ok_or_else(replaced)? {
             self.send(envelope).await?;
         }
         Ok(())
@@ -373,8 +378,12 @@ impl Link {
         }
     }
 
+    fn sequence<T>(&self, work: impl FnOnce(&mut Sequence) -> T) -> Option<T> {
+        self.session(|session| work(&mut session.sequence))
+    }
+
     /// Works on the session, as long as this connection speaks for the worker.
-    pub(super) fn session<T>(&self, work: impl FnOnce(&mut super::session::Session) -> T) -> Option<T> {
+    pub(super) fn session<T>(&self, work: impl FnOnce(&mut Session) -> T) -> Option<T> {
         self.control.links.session(self.worker.id, &self.connection, work)
     }
 }

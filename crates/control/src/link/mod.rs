@@ -312,7 +312,7 @@ impl Links {
         let mut workers = lock(&self.0.workers);
         let linked = workers.get_mut(&worker)?;
         let connection = linked.connection.as_ref()?;
-        linked.session.push(body).ok()?;
+        linked.session.sequence.push(body).ok()?;
         connection.wake.notify_one();
         Some(())
     }
@@ -355,7 +355,7 @@ impl Links {
         if !resumed {
             linked.session = Session::new(session);
         }
-        (connection, resumed, linked.session.received())
+        (connection, resumed, linked.session.sequence.received())
     }
 
     /// Gives a link up, unless another connection has taken it over. True when the worker is away now.

@@ -2,10 +2,10 @@
 //! in order, nothing twice on one connection, and nothing counts as received that was not carried out.
 
 use atoll_api::link::envelope::Body;
-use atoll_api::link::{Envelope, StopPod, UNACKED_MAX, Usage};
+use atoll_api::link::{Envelope, Received, StopPod, UNACKED_MAX, Usage};
 use atoll_fuzz::{Choices, Fuzz};
 
-use super::{Received, Session};
+use super::Session;
 
 #[test]
 fn sessions() {
@@ -18,13 +18,13 @@ fn sessions() {
         while !choices.is_over() {
             match choices.below(7) {
                 0 | 1 => {
-                    let room = session.room();
+                    let room = session.sequence.room();
                     let body = Body::StopPod(StopPod { reason: (pushed + 1).to_string(), ..StopPod::default() });
-                    assert_eq!(session.push(body).is_ok(), room > 0);
+                    assert_eq!(session.sequence.push(body).is_ok(), room > 0);
                     pushed += u64::from(room > 0);
                 }
                 2 => {
-                    while let Some(envelope) = session.next() {
+                    while let Some(envelope) = session.sequence.to_send() {
                         // As the worker does: what it has seen is dropped, a gap is a fault.
                         assert!(envelope.seq <= seen + 1, "{} after {seen}", envelope.seq);
                         let Some(Body::StopPod(stop)) = &envelope.body else { panic!("only stops were pushed") };
@@ -39,18 +39,18 @@ fn sessions() {
                 3 => {
                     // The connection broke; the worker resumes with what it has.
                     assert!(session.resume(7, seen));
-                    assert_eq!(session.received(), carried_out);
+                    assert_eq!(session.sequence.received(), carried_out);
                 }
                 4 => {
                     // Again from before what was carried out: a repetition.
                     let seq = (said + 1).saturating_sub(u64::from(choices.byte() % 3)).max(1);
                     let envelope = Envelope { session: 7, seq, ack: seen, body: Some(Body::Usage(Usage::default())) };
-                    match session.receive(envelope).unwrap() {
+                    match session.sequence.receive(envelope).unwrap() {
                         Received::Kept(at, _) => {
                             assert_eq!((at, at), (seq, carried_out + 1));
                             // Sometimes the store fails, and it is not carried out.
                             if choices.below(3) > 0 {
-                                session.carried_out(at);
+                                session.sequence.carried_out(at);
                                 carried_out = at;
                             }
                         }
@@ -60,7 +60,7 @@ fn sessions() {
                     said = carried_out;
                 }
                 5 => {
-                    let ack = session.receive(Envelope { session: 7, seq: 0, ack: seen, body: None });
+                    let ack = session.sequence.receive(Envelope { session: 7, seq: 0, ack: seen, body: None });
                     assert_eq!(ack.unwrap(), Received::Nothing);
                 }
                 _ => {
@@ -72,15 +72,15 @@ fn sessions() {
                         body: Some(Body::Usage(Usage::default())),
                     };
                     let number = lie.seq;
-                    match session.receive(lie) {
+                    match session.sequence.receive(lie) {
                         Err(_) => lies += 1,
                         Ok(Received::Kept(at, _)) => assert_eq!((at, number), (carried_out + 1, carried_out + 1)),
                         Ok(_) => assert!(number <= carried_out),
                     }
-                    assert_eq!(session.received(), carried_out);
+                    assert_eq!(session.sequence.received(), carried_out);
                 }
             }
-            assert!(session.room() <= UNACKED_MAX && seen <= pushed);
+            assert!(session.sequence.room() <= UNACKED_MAX && seen <= pushed);
         }
         if lies > 0 { "a lie was seen" } else { "no lie was seen" }
     });

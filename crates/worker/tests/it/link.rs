@@ -155,7 +155,7 @@ async fn a_peer_that_never_acknowledges_is_left_with_a_bounded_queue() {
     }
     assert!(last <= UNACKED_MAX as u64, "{last}");
     let reason = down(&mut link).await;
-    assert!(reason.contains("unacknowledged"), "{reason}");
+    assert!(reason.contains("not acknowledged"), "{reason}");
     let (mut peer, hello) = server.greet(welcome(10, false, 0)).await;
     assert_eq!(hello.resume_session, 0, "it starts over");
     peer.next_numbered().await;
@@ -175,7 +175,7 @@ async fn a_peer_that_does_not_read_holds_up_nobody() {
     }
     within(link.outbox.send(usage(1))).await.unwrap();
     let reason = down(&mut link).await;
-    assert!(reason.contains("unacknowledged"), "{reason}");
+    assert!(reason.contains("not acknowledged"), "{reason}");
     drop(peer);
 }
 
