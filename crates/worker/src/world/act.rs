@@ -281,9 +281,9 @@ impl World {
             Effect::Roster { pod, command, members, authorised, run } => {
                 self.order(pod, keeper::Order::Roster { command, members, authorised, run });
             }
-            Effect::Extend { pod, ends_at } => {
+            Effect::Extend { pod, end_s, ends_at } => {
                 let ends_at = self.on_the_wall(ends_at);
-                self.order(pod, keeper::Order::Extend { ends_at });
+                self.order(pod, keeper::Order::Extend { end_s, ends_at });
             }
             Effect::Stop { pod, .. } => self.order(pod, keeper::Order::Stop),
             Effect::Forget { pod } => self.forget(pod),

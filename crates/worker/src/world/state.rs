@@ -63,6 +63,8 @@ pub enum PodNews {
     RosterTaken { command: String, refused: Vec<String>, launched: bool },
     /// It did not.
     RosterFailed { command: String, why: String },
+    /// It keeps to another end of the lease.
+    Lengthened { end_s: i64 },
     /// It is over.
     Ended { code: Option<i32>, reason: String },
 }
@@ -110,8 +112,8 @@ pub enum Effect {
         authorised: Vec<AuthorisedKey>,
         run: Option<BTreeMap<String, String>>,
     },
-    /// The lease ends then, on this machine's clock.
-    Extend { pod: PodId, ends_at: UnixMs },
+    /// The lease ends at `end_s` of the chain's clock, which is `ends_at` on this machine's.
+    Extend { pod: PodId, end_s: i64, ends_at: UnixMs },
     /// End a pod.
     Stop { pod: PodId, reason: String },
     /// Delete what is left of an ended pod.

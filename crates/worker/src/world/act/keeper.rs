@@ -30,6 +30,7 @@ pub(super) enum Order {
         run: Option<BTreeMap<String, String>>,
     },
     Extend {
+        end_s: i64,
         ends_at: UnixMs,
     },
     Stop,
@@ -96,11 +97,11 @@ async fn keep(host: SharedHost, mut orders: mpsc::Receiver<Order>, tell: Tell) {
                 Some(Order::Roster { command, members, authorised, run }) => {
                     tell.news(roster(host.as_ref(), pod, command, &members, authorised, run).await).await;
                 }
-                Some(Order::Extend { ends_at }) => {
-                    if let Err(error) = host.extend(pod, ends_at).await {
-                        tracing::warn!(%pod, reason = %error, "the end of the lease could not be moved");
-                    }
-                }
+                Some(Order::Extend { end_s, ends_at }) => match host.extend(pod, ends_at).await {
+                    Ok(()) => tell.news(PodNews::Lengthened { end_s }).await,
+                    // The next look at the chain asks again.
+                    Err(error) => tracing::warn!(%pod, reason = %error, "the end of the lease could not be moved"),
+                },
                 Some(Order::Stop) => {
                     let over = host.stop(pod, TERM).await;
                     return tell.news(over.map_or_else(gone, ended)).await;

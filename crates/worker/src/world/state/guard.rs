@@ -87,8 +87,12 @@ impl State {
                     pod.unseen = 0;
                     let ends_at = super::plan::local_end(end_s, view, now);
                     if end_s != pod.record.end_s {
-                        (pod.record.end_s, pod.record.ends_at) = (end_s, ends_at);
-                        out.push(Effect::Extend { pod: *id, ends_at });
+                        // Again and again until its supervisor has it ([`State::lengthened`]).
+                        pod.record.ends_at = ends_at;
+                        match (&mut pod.plan, pod.phase) {
+                            (Some(plan), Phase::Waiting) => (plan.ends_at, pod.record.end_s) = (ends_at, end_s),
+                            _ => out.push(Effect::Extend { pod: *id, end_s, ends_at }),
+                        }
                     } else if !pod.end_seen || ends_at < pod.record.ends_at {
                         // Never later: a chain that stands still does not make leases longer.
                         pod.record.ends_at = ends_at;
@@ -108,6 +112,18 @@ impl State {
         for (id, reason) in uncovered {
             self.stop(id, &reason, now, out);
         }
+    }
+
+    /// A supervisor keeps to another end of its pod's lease. Only now is it written down: what a worker that restarts does
+    /// not find written down, it tells the supervisor again.
+    pub(super) fn lengthened(&mut self, id: PodId, end_s: i64, out: &mut Effects) {
+        let Some(pod) = self.pods.get_mut(&id) else { return };
+        tracing::info!(pod = %id, end_s, "the lease of a pod was lengthened");
+        pod.record.end_s = end_s;
+        if let Some(fence) = self.fences.get_mut(&pod.record.lease) {
+            fence.end_s = fence.end_s.max(end_s);
+        }
+        out.push(Effect::Persist(self.records()));
     }
 
     pub(super) fn slot_read(&mut self, slot: SlotView, now: UnixMs, out: &mut Effects) {

@@ -44,6 +44,7 @@ impl State {
                     self.answer_operator(operator.as_ref(), command, Err(Refusal::Supervisor(why)), out);
                 }
             }
+            PodNews::Lengthened { end_s } => self.lengthened(id, end_s, out),
             PodNews::Ended { code, reason } => self.over(id, code, reason, now, out),
         }
     }

@@ -602,13 +602,39 @@ fn the_guard_asks_every_few_seconds_while_something_runs() {
     assert!(!asks(bench.after_ms(3_000).event(Event::Tick)));
 }
 
-#[test]
-fn an_extended_lease_extends_its_pod() {
-    let mut bench = Bench::running();
+/// The order with the pod's lease lengthened by a minute.
+fn lengthened() -> OrderView {
     let mut view = view();
     view.leases[0].end_s = END + 60;
-    let ends_at = UnixMs(NOW.0 + 660_000);
-    assert!(bench.chain(Ok(Some(view))).contains(&Effect::Extend { pod: pod(1), ends_at }));
+    view
+}
+
+#[test]
+fn an_extended_lease_extends_its_pod_until_its_supervisor_has_it() {
+    let mut bench = Bench::running();
+    let extend = Effect::Extend { pod: pod(1), end_s: END + 60, ends_at: UnixMs(NOW.0 + 660_000) };
+    assert!(bench.chain(Ok(Some(lengthened()))).contains(&extend));
+    // The supervisor hung: it is told again, and nothing says meanwhile that it knows.
+    assert_eq!(bench.state.records().pods[0].end_s, END);
+    assert!(bench.chain(Ok(Some(lengthened()))).contains(&extend));
+    let effects = bench.news(1, PodNews::Lengthened { end_s: END + 60 });
+    let written = |records: &Records| (records.pods[0].end_s, records.fences[0].end_s);
+    assert!(
+        matches!(&effects[..], [Effect::Persist(records)] if written(records) == (END + 60, END + 60)),
+        "{effects:?}"
+    );
+    assert!(!bench.chain(Ok(Some(lengthened()))).contains(&extend), "it is told once more than needed");
+}
+
+#[test]
+fn a_worker_killed_before_its_supervisor_knows_of_a_longer_lease_tells_it_at_its_next_start() {
+    let mut bench = Bench::running();
+    bench.chain(Ok(Some(lengthened())));
+    let records = bench.state.records();
+    let mut bench = Bench { state: State::new(me(), records, &[own(), other()]), now: NOW };
+    bench.event(Event::Found(vec![Found { pod: pod(1), now: FoundState::Running }]));
+    let extend = Effect::Extend { pod: pod(1), end_s: END + 60, ends_at: UnixMs(NOW.0 + 660_000) };
+    assert!(bench.chain(Ok(Some(lengthened()))).contains(&extend));
 }
 
 #[test]
