@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use atoll_domain::id::JobId;
 use atoll_domain::job::SignedSpec;
-use atoll_domain::key::{Digest, SecretKey};
+use atoll_domain::key::{Address, Digest, SecretKey};
 use atoll_domain::request::RequestSeal;
 use atoll_domain::time::UnixMs;
 use base64::Engine as _;
@@ -14,8 +14,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::http::{
-    DeviceModel, ErrorBody, IDEMPOTENCY_HEADER, JobEvents, JobView, Network, Quote, QuoteRequest, SEAL_HEADERS,
-    SubmitJob, Version, Whoami, WorkerView,
+    DeviceModel, ErrorBody, ExtendOrder, ExtensionView, IDEMPOTENCY_HEADER, JobEvents, JobView, Network, Quote,
+    QuoteRequest, SEAL_HEADERS, SubmitJob, Version, Whoami, WorkerView,
 };
 
 /// The largest JSON answer that is read, in bytes.
@@ -329,6 +329,20 @@ impl Client {
     /// [`ClientError`].
     pub async fn stop(&self, job: JobId, seal: &Sealing<'_>) -> Result<JobView, ClientError> {
         self.post_sealed(&format!("/v1/jobs/{job}/stop"), &serde_json::json!({}), seal).await
+    }
+
+    /// Lengthens an order by the renter's signed transaction. A retry with the same idempotency key is the same extension.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn extend(
+        &self,
+        order: &Address,
+        transaction: &[u8],
+        seal: &Sealing<'_>,
+    ) -> Result<ExtensionView, ClientError> {
+        let body = ExtendOrder { transaction: base64::engine::general_purpose::STANDARD.encode(transaction) };
+        self.post_sealed(&format!("/v1/orders/{order}/extend"), &body, seal).await
     }
 
     /// Events after `seq`; waits up to `wait_s` seconds for the first.

@@ -177,6 +177,47 @@ wire! {
         pub order_transaction: String,
     }
 
+    /// Lengthens an order: the renter's signed `extend_order` transaction.
+    pub struct ExtendOrder {
+        /// The signed transaction, base64.
+        pub transaction: String,
+    }
+
+    /// Where an extension stands whose transaction was taken on. The chain alone says when the order and its leases end.
+    pub struct ExtensionView {
+        /// The order.
+        #[cfg_attr(feature = "openapi", schema(value_type = String))]
+        pub order: Address,
+        /// The transaction's first signature, base58.
+        pub transaction: String,
+        /// What became of the transaction so far.
+        pub state: ExtensionState,
+        /// Why the chain did not take it.
+        pub reason: String,
+        /// Seconds that it adds.
+        pub added_s: u64,
+        /// What it adds to the escrow.
+        #[cfg_attr(feature = "openapi", schema(value_type = u64))]
+        pub escrow: Atl,
+        /// Workers whose leases would not go along, when it was taken on.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        pub refusals: Vec<RefusedWorker>,
+    }
+
+    /// What became of a renter's transaction.
+    #[derive(Copy)]
+    #[serde(rename_all = "snake_case")]
+    pub enum ExtensionState {
+        /// It is on its way.
+        Pending,
+        /// The chain took it.
+        Confirmed,
+        /// The chain refused it, and nothing was charged.
+        Failed,
+        /// It can no longer be taken; nothing was charged.
+        Expired,
+    }
+
     /// A job as its owner sees it.
     pub struct JobView {
         /// Its id.

@@ -157,6 +157,9 @@ wire! {
         pub address: Address,
         /// The signed `post_order` transaction, base64.
         pub transaction: String,
+        /// The signed `extend_order` transactions that lengthened it, base64.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        pub extensions: Vec<String>,
         /// Micro-USD per ATL that the chain used when it was posted. Given.
         pub feed_uusd_per_atl: u64,
         /// Fee on each side, in basis points. Given.
@@ -249,7 +252,7 @@ wire! {
 
     /// The sums, in base units. `escrow = paid + refunded + fees`, `fees = burned + treasury`.
     pub struct MoneyRecord {
-        /// Escrowed when posted.
+        /// Escrowed when posted, and by extensions.
         pub escrow: Atl,
         /// Received by suppliers.
         pub paid: Atl,

@@ -3,7 +3,8 @@
 //! Pure. The chain of reasons: the pinned root commits to program, chain and attestors; enough attestors signed each
 //! epoch's root; each lease's leaf stands under such a root; each lease's address follows from order, page and number,
 //! the page's from the supplier, the order's from the renter and the nonce in the transaction that the renter signed;
-//! that transaction names the specification's root and the operator's key; and every sum follows from rates and attested
+//! that transaction names the specification's root and the operator's key; further transactions of the renter's say by how much
+//! the order was lengthened; and every sum follows from rates and attested
 //! device-seconds by `interface`'s own arithmetic. What cannot be checked offline is listed as *given*, by name.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,6 +13,7 @@ use atoll_api::receipt::{
     AttestedLeaf, CHECKED, EpochRecord, LeaseRecord, MoneyRecord, NetworkRecord, Receipt, ReceiptBody, ReceiptError,
 };
 use atoll_chain::address::Address as ChainAddress;
+use atoll_chain::market::{Extension, extensions};
 use atoll_chain::transaction;
 use atoll_domain::job::{JobSpec, SignedSpec};
 use atoll_domain::key::{Address, Digest, PublicKey, sha256};
@@ -22,7 +24,7 @@ use atoll_interface::layout::{SEATS_MAX, SLOTS_MAX};
 use atoll_interface::merkle::{self, FLAG_FINAL, Leaf};
 use atoll_interface::network;
 use atoll_interface::seeds;
-use atoll_interface::settlement::{FeeSplit, Pay, worst_case};
+use atoll_interface::settlement::{DURATION_S_MAX, FeeSplit, Pay, worst_case};
 use atoll_interface::{Error as SumError, Hashes};
 use base64::Engine as _;
 use serde::Serialize;
@@ -95,11 +97,17 @@ pub fn verify(receipt: &Receipt, pinned: Digest) -> Result<Verified, Invalid> {
     Ok(Verified { network_root: pinned, renter: order.renter, proven, trusted, given, body })
 }
 
-/// The renter's order, as its own transaction says.
+/// The renter's order, as its own transactions say.
 struct SignedOrder {
     renter: PublicKey,
     post: PostOrder,
     rate_cap: u64,
+    /// Its length with everything that lengthened it, in seconds.
+    duration_s: u32,
+    /// What was escrowed in all.
+    escrow: u64,
+    /// How many transactions lengthened it.
+    extensions: usize,
 }
 
 fn check_network(network: &NetworkRecord, pinned: Digest) -> Result<(), Invalid> {
@@ -163,7 +171,55 @@ fn read_order(body: &ReceiptBody) -> Result<SignedOrder, Invalid> {
     let rate_cap = sum("the order's rate", arithmetic::rate(post.price_cap_uusd, body.order.feed_uusd_per_atl))?;
     let active = body.order.active_at_s.unwrap_or(i64::MAX);
     ensure(active >= body.order.posted_at_s, || "the order was active before it was posted".into())?;
-    Ok(SignedOrder { renter, post, rate_cap })
+    let escrow = sum("the escrow", worst_case(rate_cap, post.devices, post.duration_s, body.order.fee_bps))?;
+    let mut order = SignedOrder { renter, post, rate_cap, duration_s: post.duration_s, escrow, extensions: 0 };
+    read_extensions(body, &mut order)?;
+    Ok(order)
+}
+
+/// Adds what the renter's own transactions lengthened the order by, each of them once.
+fn read_extensions(body: &ReceiptBody, order: &mut SignedOrder) -> Result<(), Invalid> {
+    let mut names = BTreeSet::new();
+    for (at, text) in (1..).zip(&body.order.extensions) {
+        let name = format!("extension {at}");
+        let decoded =
+            transaction::decode(&base64(&name, text)?).map_err(|error| Invalid(format!("{name}: {error}")))?;
+        ensure(decoded.signatures.first().is_some_and(|name| names.insert(name.0)), || {
+            format!("{name}: its transaction comes twice")
+        })?;
+        let found = extensions(&decoded, &ChainAddress(body.network.program_id.0));
+        ensure(!found.is_empty(), || format!("{name}: its transaction lengthens no order on this network's program"))?;
+        for extension in found {
+            let own = extension.order.0 == body.order.address.0 && extension.renter.0 == order.renter.0;
+            ensure(own, || format!("{name}: it is of another order or not signed by the renter"))?;
+            check_extension(&extension, order, body.order.fee_bps, &name)?;
+            let longer = order.duration_s.checked_add(extension.seconds).filter(|all| *all <= DURATION_S_MAX);
+            order.duration_s =
+                longer.ok_or_else(|| Invalid(format!("{name}: the order is longer than an order may be")))?;
+            order.escrow = sum(&name, arithmetic::add(order.escrow, extension.escrow))?;
+        }
+        order.extensions += 1;
+    }
+    ensure(order.extensions == 0 || body.order.active_at_s.is_some(), || {
+        "an order that never became active was lengthened".into()
+    })
+}
+
+/// What is escrowed for added time is the worst case of some of the order's devices, and one unit.
+fn check_extension(extension: &Extension, order: &SignedOrder, fee_bps: u16, name: &str) -> Result<(), Invalid> {
+    let of = |devices| {
+        let worst = sum(name, worst_case(order.rate_cap, devices, extension.seconds, fee_bps))?;
+        sum(name, arithmetic::add(worst, 1))
+    };
+    // Worst cases grow with the number of devices: look for the one that fits by halves.
+    let (mut low, mut high) = (1, order.post.devices);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if of(middle)? < extension.escrow { low = middle + 1 } else { high = middle }
+    }
+    ensure(extension.seconds > 0 && of(low)? == extension.escrow, || {
+        format!("{name}: {} s at the order's highest rate do not cost {}", extension.seconds, Atl(extension.escrow))
+    })
 }
 
 fn check_spec(body: &ReceiptBody, order: &SignedOrder) -> Result<JobSpec, Invalid> {
@@ -247,7 +303,7 @@ fn check_terms(body: &ReceiptBody, lease: &LeaseRecord, order: &SignedOrder, nam
     let Some(active) = body.order.active_at_s else {
         return ensure(lease.attested.is_none(), || format!("{name}: it served an order that never became active"));
     };
-    let latest = active.saturating_add(i64::from(order.post.duration_s));
+    let latest = active.saturating_add(i64::from(order.duration_s));
     ensure(lease.start_s >= active && lease.end_s <= latest && lease.start_s <= lease.end_s, || {
         format!("{name}: it does not lie within the time that the renter ordered")
     })?;
@@ -286,7 +342,7 @@ fn check_leaf(lease: &LeaseRecord, said: &AttestedLeaf, epochs: &Epochs<'_>, nam
 
 fn check_money(body: &ReceiptBody, order: &SignedOrder) -> Result<(), Invalid> {
     let bps = body.order.fee_bps;
-    let escrow = sum("the escrow", worst_case(order.rate_cap, order.post.devices, order.post.duration_s, bps))?;
+    let escrow = order.escrow;
     let (mut paid, mut fees, mut spent) = (0, 0, 0);
     for lease in &body.leases {
         let seconds = lease.attested.as_ref().map_or(0, |leaf| leaf.device_seconds);
@@ -348,6 +404,7 @@ fn account(body: &ReceiptBody, order: &SignedOrder, spec: &JobSpec) -> (Vec<Stri
     ];
     let given = vec![
         format!("{} transaction ids", body.transactions.len()),
+        format!("that the chain took the {} extension(s) shown, and no other", order.extensions),
         format!(
             "price feed {} micro-USD per ATL and fee of {} basis points when posted",
             body.order.feed_uusd_per_atl, body.order.fee_bps

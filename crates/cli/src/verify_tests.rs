@@ -105,6 +105,20 @@ fn order_transaction(order: Address, spec_root: Digest) -> Vec<u8> {
     transaction::sign(&[instruction], &wallet, &[], &Hash([9; 32])).unwrap().bytes().to_vec()
 }
 
+/// What ten more minutes of all three devices cost at most.
+fn extension_escrow() -> u64 {
+    worst(3, 600) + 1
+}
+
+/// A signed `extend_order`; in a true receipt by the renter (1), of the order, over ten minutes.
+fn extension(by: u8, order: Address, seconds: u32, escrow: u64) -> String {
+    let wallet = Keypair::from_seed(&[by; 32]);
+    let data = atoll_interface::instruction::ExtendOrder { seconds, escrow };
+    let (order, source) = (ChainAddress(order.0), ChainAddress([32; 32]));
+    let extend = atoll_chain::market::instruction::extend_order(wallet.address(), order, source, &data);
+    b64(transaction::sign(&[extend], &wallet, &[], &Hash([9; 32])).unwrap().bytes())
+}
+
 fn lease(order: Address, n: u16, released_at_s: Option<i64>) -> LeaseRecord {
     let supplier = key(40 + u8::try_from(n).unwrap()).public();
     let program = PublicKey(PROGRAM_ID);
@@ -123,7 +137,8 @@ fn lease(order: Address, n: u16, released_at_s: Option<i64>) -> LeaseRecord {
         ask: UsdMicrosPerHour(ask),
         rate: arithmetic::rate(ask, FEED).unwrap(),
         start_s: ACTIVE,
-        end_s: ACTIVE + 3600,
+        // The second one went along with the extension.
+        end_s: ACTIVE + 3600 + i64::from(n) * 600,
         released_at_s,
         reason: released_at_s.map(|_| ReleaseReason::Done),
         attested: None,
@@ -175,6 +190,7 @@ fn true_body() -> ReceiptBody {
         order: OrderRecord {
             address: order,
             transaction: b64(&order_transaction(order, signed.root())),
+            extensions: vec![extension(1, order, 600, extension_escrow())],
             feed_uusd_per_atl: FEED,
             fee_bps: 25,
             posted_at_s: POSTED,
@@ -213,7 +229,7 @@ fn true_body() -> ReceiptBody {
 
 fn sums(body: &ReceiptBody) -> MoneyRecord {
     let rate_cap = arithmetic::rate(200_000, FEED).unwrap();
-    let escrow = worst_case(rate_cap, 3, 3600, 25).unwrap();
+    let escrow = worst_case(rate_cap, 3, 3600, 25).unwrap() + extension_escrow();
     let pays: Vec<Pay> = body
         .leases
         .iter()
@@ -229,6 +245,20 @@ fn sums(body: &ReceiptBody) -> MoneyRecord {
         burned: Atl(fees / 2),
         treasury: Atl(fees - fees / 2),
     }
+}
+
+fn worst(devices: u32, seconds: u32) -> u64 {
+    worst_case(arithmetic::rate(200_000, FEED).unwrap(), devices, seconds, 25).unwrap()
+}
+
+#[test]
+fn an_extension_after_a_device_was_given_back_is_paid_for_the_rest() {
+    let mut body = body();
+    body.order.extensions.push(extension(1, body.order.address, 60, 1 + worst(2, 60)));
+    body.money.escrow.0 += 1 + worst(2, 60);
+    body.money.refunded.0 += 1 + worst(2, 60);
+    let verified = check(&body).unwrap();
+    assert!(verified.given.iter().any(|line| line.contains("2 extension(s)")), "{:?}", verified.given);
 }
 
 fn check(body: &ReceiptBody) -> Result<Verified, Invalid> {
@@ -289,6 +319,24 @@ fn a_lying_operator_is_refused_with_the_reason() {
         ("give a rate of", |b| b.leases[1].rate += 1),
         ("above the", |b| b.leases[1].ask.0 = 200_001),
         ("within the time", |b| b.leases[1].end_s += 1),
+        ("within the time", |b| b.order.extensions.clear()),
+        ("comes twice", |b| b.order.extensions.push(b.order.extensions[0].clone())),
+        ("not base64", |b| b.order.extensions[0].insert(0, '!')),
+        ("extension 1", |b| b.order.extensions[0] = b64(b"nothing")),
+        ("lengthens no order", |b| b.order.extensions[0] = b.order.transaction.clone()),
+        ("another order or not signed", |b| {
+            b.order.extensions[0] = extension(2, b.order.address, 600, extension_escrow());
+        }),
+        ("another order or not signed", |b| {
+            b.order.extensions[0] = extension(1, PublicKey([1; 32]), 600, extension_escrow());
+        }),
+        ("do not cost", |b| b.order.extensions[0] = extension(1, b.order.address, 600, extension_escrow() + 1)),
+        ("do not cost", |b| b.order.extensions[0] = extension(1, b.order.address, 0, 1)),
+        ("longer than an order may be", |b| {
+            b.order.extensions[0] = extension(1, b.order.address, DURATION_S_MAX, 1 + worst(3, DURATION_S_MAX));
+        }),
+        // One more that the renter signed and the chain never took, with a refund that never came.
+        ("escrow: it says", |b| b.order.extensions.push(extension(1, b.order.address, 60, 1 + worst(3, 60)))),
         ("before its order", |b| b.leases[1].released_at_s = Some(1)),
         ("lie between", |b| b.leases[1].released_at_s = Some(ACTIVE + 10)),
         ("does not stand under", |b| b.leases[1].attested.as_mut().unwrap().device_seconds += 1),
@@ -303,7 +351,7 @@ fn a_lying_operator_is_refused_with_the_reason() {
         ("escrow: it says", |b| b.money.escrow.0 += 1),
         ("paid: it says", |b| b.leases[1].attested = None),
         ("rate", |b| b.order.feed_uusd_per_atl += 1),
-        ("it says", |b| b.order.fee_bps = 30),
+        ("do not cost", |b| b.order.fee_bps = 30),
         ("only claim", |b| b.result.checked = "work: verified".into()),
         ("not final", |b| b.result.state = JobState::Running),
         ("before it was posted", |b| b.order.active_at_s = Some(1)),

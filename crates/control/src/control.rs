@@ -7,6 +7,7 @@ use atoll_domain::key::SecretKey;
 use atoll_domain::time::UnixMs;
 use tokio::sync::Notify;
 
+use crate::app::extension::Relayed;
 use crate::app::market::Market;
 use crate::config::Config;
 use crate::link::Links;
@@ -140,6 +141,8 @@ pub struct Control {
     pub world: Arc<dyn World>,
     /// What is counted of tenants.
     pub(crate) tenants: Tenants,
+    /// Orders of nobody here that were lengthened through this node.
+    pub(crate) relayed: Relayed,
     /// Whether the store is up to date with the operator's notes.
     pub caught_up: CaughtUp,
     /// Wakes the reconcilers.
@@ -174,6 +177,7 @@ impl Control {
             links: Links::new(Arc::clone(&world)),
             market: Market::default(),
             tenants: Tenants::default(),
+            relayed: Relayed::default(),
             caught_up: CaughtUp::default(),
             wake: Wake::default(),
             config,

@@ -87,6 +87,10 @@ codes! {
     InsufficientFunds = "insufficient_funds", PAYMENT_REQUIRED;
     /// Nobody can serve it now.
     CannotBeFilled = "cannot_be_filled", UNPROCESSABLE_ENTITY;
+    /// The extension's transaction does not fit the order.
+    BadExtension = "bad_extension", UNPROCESSABLE_ENTITY;
+    /// No lease of the order can be lengthened now.
+    CannotBeExtended = "cannot_be_extended", UNPROCESSABLE_ENTITY;
     /// Another job runs under this order.
     OrderTaken = "order_taken", CONFLICT;
     /// The bytes are not those that their digest names.

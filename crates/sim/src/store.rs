@@ -222,6 +222,7 @@ forward! {
     chain_tx_put(tx: &ChainTx) -> ChainTx;
     chain_tx(key: &str) -> Option<ChainTx>;
     chain_txs_of(job: JobId) -> Vec<ChainTx>;
+    chain_txs_pending() -> Vec<ChainTx>;
     chain_tx_state(signature: &str, state: ChainTxState, error: &str) -> ();
     epoch_put(epoch: &Epoch) -> Epoch;
     epoch_latest() -> Option<Epoch>;

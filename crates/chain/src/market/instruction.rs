@@ -235,6 +235,25 @@ pub fn fill_order(
     Ok(build(accounts.metas(), &data.encode()?))
 }
 
+/// Lengthens an order, paid from the wallet's token account `source`. Signs: `renter`.
+#[must_use]
+pub fn extend_order(renter: Address, order: Address, source: Address, data: &interface::ExtendOrder) -> Instruction {
+    let accounts = interface::ExtendOrderAccounts {
+        renter: renter.0,
+        order: order.0,
+        vault: address::order_vault(&order).0,
+        source: source.0,
+    };
+    build_fixed(accounts.metas(), data.encode())
+}
+
+/// Moves a lease's end to its order's. Nobody needs to sign.
+#[must_use]
+pub fn extend_lease(order: Address, lease: Address, page: Address) -> Instruction {
+    let accounts = interface::ExtendLeaseAccounts { order: order.0, lease: lease.0, page: page.0 };
+    build_fixed(accounts.metas(), interface::ExtendLease {}.encode())
+}
+
 /// Frees slots of a lease. `budget` is the order's budget when its key signs. Signs: `authority`.
 ///
 /// # Errors

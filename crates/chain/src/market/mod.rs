@@ -2,14 +2,16 @@
 //!
 //! The bytes are `atoll-interface`'s: its types are used as they are ([`layout`], [`data`], [`settlement`], [`merkle`]),
 //! and this module adds what the interface leaves out: the search for a bump ([`address`]), the accounts that an
-//! instruction needs ([`instruction`]) and reading accounts over RPC without believing them ([`Market`]).
+//! instruction needs ([`instruction`]), what a renter's transaction adds to an order, and reading accounts over RPC without believing them ([`Market`]).
 
 pub mod address;
+mod extension;
 pub mod instruction;
 mod reader;
 
 pub use atoll_interface::instruction as data;
 pub use atoll_interface::{Error as MarketError, arithmetic, fill, layout, merkle, network, settlement};
+pub use extension::{Extension, Shorter, extensions, why_shorter};
 pub use reader::{At, Market, ReadError, Table, read, read_table};
 
 use crate::address::Address;

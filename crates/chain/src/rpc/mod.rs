@@ -13,6 +13,8 @@ mod wire;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value, json};
 
 use crate::address::{Address, Hash, Signature};
@@ -27,6 +29,8 @@ pub use wire::{Posted, Posting, Wire, WireError};
 /// Most accounts of one `getMultipleAccounts`, and signatures of one `getSignatureStatuses` (Solana's limits are 100
 /// and 256; one number serves both).
 const KEYS_PER_CALL: usize = 100;
+/// Most signatures of one `getSignaturesForAddress`: Solana's limit.
+const SIGNATURES_PER_PAGE: usize = 1000;
 
 /// How a client reaches its node.
 #[derive(Debug, Clone)]
@@ -398,6 +402,59 @@ impl Rpc {
         let unix_timestamp = answer["unixTimestamp"].as_i64();
         let unix_timestamp = unix_timestamp.ok_or_else(|| answer::malformed(METHOD, "the time is no number"))?;
         Ok(spl::Clock { slot: answer::number(&answer["slot"], METHOD)?, unix_timestamp })
+    }
+
+    /// Transactions that name an address and succeeded, newest first: a page of at most 1,000, of those before `before`.
+    /// The page says what to ask next as well; none when there is nothing older. A node forgets what is old.
+    ///
+    /// # Errors
+    /// [`RpcError`], as every request of this client.
+    pub async fn signatures_of(
+        &self,
+        address: &Address,
+        before: Option<Signature>,
+    ) -> Result<(Vec<Signature>, Option<Signature>), RpcError> {
+        const METHOD: &str = "getSignaturesForAddress";
+        let commitment = self.commitment.max(Commitment::Confirmed).name();
+        let config = json!({ "commitment": commitment, "limit": SIGNATURES_PER_PAGE, "before": before });
+        let answer = self.ask(METHOD, json!([address, config])).await?;
+        let Value::Array(items) = answer else { return Err(answer::malformed(METHOD, "it is no list")) };
+        if items.len() > SIGNATURES_PER_PAGE {
+            return Err(answer::malformed(METHOD, "its list is longer than was asked"));
+        }
+        let whole = items.len() == SIGNATURES_PER_PAGE;
+        let mut signatures = Vec::with_capacity(items.len());
+        let mut oldest = None;
+        for item in items {
+            let signature = answer::text(item["signature"].clone(), METHOD)?;
+            oldest = Some(signature);
+            if item["err"].is_null() {
+                signatures.push(signature);
+            }
+        }
+        Ok((signatures, oldest.filter(|_| whole)))
+    }
+
+    /// A transaction that succeeded, by its name; none when the node does not know it, it failed, or it has another form
+    /// than this client's own. Its signatures are verified.
+    ///
+    /// # Errors
+    /// [`RpcError::Malformed`] when it is another transaction than the one asked for; otherwise as every request.
+    pub async fn transaction(&self, signature: &Signature) -> Result<Option<SignedTransaction>, RpcError> {
+        const METHOD: &str = "getTransaction";
+        let commitment = self.commitment.max(Commitment::Confirmed).name();
+        let config = json!({ "encoding": "base64", "commitment": commitment, "maxSupportedTransactionVersion": 0 });
+        let answer = self.ask(METHOD, json!([signature, config])).await?;
+        if answer.is_null() || !answer["meta"]["err"].is_null() {
+            return Ok(None);
+        }
+        let bytes = answer["transaction"][0].as_str().and_then(|text| BASE64.decode(text).ok());
+        let bytes = bytes.ok_or_else(|| answer::malformed(METHOD, "the transaction is no base64"))?;
+        match SignedTransaction::from_bytes(bytes) {
+            Ok(transaction) if transaction.signature() == *signature => Ok(Some(transaction)),
+            Ok(_) => Err(answer::malformed(METHOD, "it is another transaction")),
+            Err(_) => Ok(None),
+        }
     }
 
     /// The log of a processed transaction; empty when the node does not keep it.

@@ -113,6 +113,11 @@ pub fn apply_notes(now: &mut JobNow, kept: &KeptOrder) {
         now.submission = None;
         now.attempt_log_bytes = now.log_bytes.saturating_sub(mark.attempt_from);
     }
+    // The latest word on terms, before what a lease says that was written down earlier.
+    if let Some(extensions) = kept.extensions.as_ref().filter(|kept| kept.records.len() > now.extensions.len()) {
+        now.terms = extensions.terms.or(now.terms);
+        now.extensions.clone_from(&extensions.records);
+    }
     for lease in &kept.leases {
         now.terms = now.terms.or(lease.terms);
         match now.leases.iter_mut().find(|known| known.lease == lease.record.lease) {

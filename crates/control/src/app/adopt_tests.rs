@@ -20,6 +20,7 @@ fn slot(n: u8) -> LiveSlot {
         mask: 1,
         worker: WorkerId::of_device_key(&device_key),
         device_key,
+        end: 0,
     }
 }
 
@@ -31,7 +32,7 @@ fn usage(pod: PodId, lease: Address, served_ms: u64) -> SignedUsage {
 
 /// The pod that a worker reports in its slot. Only the address in the statement is read here.
 fn stray(n: u8, fence: u64) -> Stray {
-    let LiveSlot { lease, at, mask, worker, device_key } = slot(n);
+    let LiveSlot { lease, at, mask, worker, device_key, .. } = slot(n);
     let mut statement = vec![0; pod_key::SIGNED_BYTES];
     statement[64..68].copy_from_slice(&[10, 77, 0, n + 1]);
     Stray {

@@ -258,6 +258,8 @@ pub(super) fn first(now: atoll_domain::time::UnixMs, runtime_token: String) -> J
         attempt_log_bytes: 0,
         terms: None,
         leases: Vec::new(),
+        extensions: Vec::new(),
+        left_behind: std::collections::BTreeMap::new(),
         since: now,
         ended: None,
         adopting: None,
@@ -348,7 +350,7 @@ pub async fn render(control: &Control, job: &Job) -> Result<JobView, ApiError> {
         resumed_from_step: now.resumed_from_step,
         created: job.created,
         ended: now.ended,
-        escrow: Atl(job.escrow),
+        escrow: Atl(now.terms.map_or(job.escrow, |terms| terms.escrow)),
         pods: pods.iter().map(|pod| render_pod(control, pod)).collect(),
         refusals: now.refusals.iter().map(refusal).collect(),
     })

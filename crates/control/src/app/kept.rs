@@ -24,7 +24,7 @@ use subtle::ConstantTimeEq as _;
 use super::{leaves, pod_token};
 use crate::control::Control;
 use crate::objects::{ObjectError, Result};
-use crate::store::rows::{Epoch, Job, JobNow, LeaseRecord, OrderTerms, User};
+use crate::store::rows::{Epoch, ExtensionRecord, Job, JobNow, LeaseRecord, OrderTerms, User};
 
 /// Put before path and content when a note is sealed.
 const SEPARATOR: &[u8] = b"atoll/kept/1\0";
@@ -112,6 +112,16 @@ pub struct KeptLease {
     pub record: LeaseRecord,
 }
 
+/// What lengthened an order, as last written down: `orders/<order>/extensions.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeptExtensions {
+    /// The order's terms with them.
+    pub terms: Option<OrderTerms>,
+    /// Themselves.
+    pub records: Vec<ExtensionRecord>,
+}
+
 /// How a job's command ended: `orders/<order>/ended.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -147,6 +157,8 @@ pub struct KeptOrder {
     pub mark: Option<Mark>,
     /// Leases, by number.
     pub leases: Vec<KeptLease>,
+    /// What lengthened it.
+    pub extensions: Option<KeptExtensions>,
     /// How its command ended.
     pub ended: Option<Ended>,
     /// Its receipt: everything is over.
@@ -243,6 +255,7 @@ pub async fn order(control: &Control, address: &Address) -> Result<Option<KeptOr
     }
     Ok(Some(KeptOrder {
         mark: mark(control, address).await?,
+        extensions: get(control, &path_of(address, "extensions")).await?,
         ended: get(control, &path_of(address, "ended")).await?,
         receipt: get(control, &path_of(address, "receipt")).await?,
         record,
@@ -293,6 +306,15 @@ pub async fn put_leases(control: &Control, job: &Job) -> Result<()> {
         put(control, &format!("orders/{}/leases/{:05}.json", job.order, record.n), &kept, false).await?;
     }
     Ok(())
+}
+
+/// Keeps what lengthened a job's order.
+///
+/// # Errors
+/// When the object store fails.
+pub async fn put_extensions(control: &Control, job: &Job) -> Result<()> {
+    let kept = KeptExtensions { terms: job.now.terms, records: job.now.extensions.clone() };
+    put(control, &path_of(&job.order, "extensions"), &kept, false).await.map(drop)
 }
 
 /// Keeps how a job's command ended. The first word stays.

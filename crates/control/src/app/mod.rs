@@ -4,6 +4,7 @@ pub mod adopt;
 pub mod auth;
 pub mod candidates;
 pub mod chain;
+pub mod extension;
 pub mod job;
 pub mod jobs;
 pub mod kept;

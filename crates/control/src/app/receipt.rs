@@ -81,6 +81,7 @@ fn order(job: &Job, terms: OrderTerms) -> OrderRecord {
     OrderRecord {
         address: job.order,
         transaction: BASE64.encode(&job.order_tx),
+        extensions: job.now.extensions.iter().map(|one| one.transaction.clone()).collect(),
         feed_uusd_per_atl: terms.feed_uusd_per_atl,
         fee_bps: terms.fee_bps,
         posted_at_s: terms.posted_at,

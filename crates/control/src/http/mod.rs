@@ -12,6 +12,7 @@ mod jobs;
 mod limit;
 mod network;
 pub mod openapi;
+mod orders;
 mod quotes;
 mod whoami;
 mod workers;
@@ -63,6 +64,7 @@ pub fn router(control: &Arc<Control>) -> Router {
         .route("/v1/jobs/{job}/events", get(jobs::events))
         .route("/v1/jobs/{job}/logs", get(jobs::logs))
         .route("/v1/jobs/{job}/receipt", get(jobs::receipt))
+        .route("/v1/orders/{order}/extend", post(orders::extend))
         .route("/v1/clusters/{cluster}/ray/{*path}", any(clusters::ray))
         .fallback(no_such_route)
         .method_not_allowed_fallback(method_not_allowed)

@@ -11,7 +11,7 @@ use utoipa::{Modify, OpenApi};
         super::health::livez, super::health::readyz, super::health::version, super::network::show, super::whoami::show,
         super::devices::list, super::workers::list, super::quotes::quote, super::blobs::put, super::jobs::submit,
         super::jobs::list, super::jobs::show, super::jobs::stop, super::jobs::events, super::jobs::logs,
-        super::jobs::receipt, super::clusters::ray,
+        super::jobs::receipt, super::orders::extend, super::clusters::ray,
     ),
     modifiers(&ApiKey)
 )]

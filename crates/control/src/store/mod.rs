@@ -186,6 +186,8 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     async fn chain_tx(&self, key: &str) -> Result<Option<ChainTx>>;
     /// Transactions of a job, oldest first (for its receipt).
     async fn chain_txs_of(&self, job: JobId) -> Result<Vec<ChainTx>>;
+    /// Transactions of which it is not known what became, oldest first.
+    async fn chain_txs_pending(&self) -> Result<Vec<ChainTx>>;
     /// Records what became of a transaction.
     async fn chain_tx_state(&self, signature: &str, state: ChainTxState, error: &str) -> Result<()>;
     /// Writes an epoch's leaves before its root is posted. One that is there already stays and is returned instead.

@@ -120,6 +120,12 @@ pub struct JobNow {
     /// Leases that are closed or about to be, as they stood on the chain: the same.
     #[serde(default)]
     pub leases: Vec<LeaseRecord>,
+    /// What the chain took of its renter's extensions, for the receipt.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub extensions: Vec<ExtensionRecord>,
+    /// Leases that do not go along with the order's end, and why, in words.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub left_behind: BTreeMap<Address, String>,
     /// When the current state began.
     pub since: UnixMs,
     /// When the command ended for good.
@@ -149,6 +155,20 @@ pub struct OrderTerms {
     pub posted_at: i64,
     /// When it became active, Unix seconds; 0 before.
     pub active_at: i64,
+}
+
+/// A renter's signed transaction that lengthened an order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExtensionRecord {
+    /// Its exact bytes, base64.
+    pub transaction: String,
+    /// Its first signature.
+    pub signature: Signature,
+    /// Seconds that it added.
+    pub seconds: u32,
+    /// Base units that it added to the escrow.
+    pub escrow: u64,
 }
 
 /// A lease as it stood on the chain before it was closed.

@@ -10,6 +10,7 @@
 mod adopt;
 mod build;
 mod epoch;
+mod extension;
 mod loss;
 mod market;
 mod order;
@@ -58,6 +59,7 @@ pub fn spawn(control: &Arc<Control>, stop: &CancellationToken) -> JoinSet<()> {
     start.reconciler(adopt::Adoptions::new(control));
     start.reconciler(order::Orders::new(control));
     start.reconciler(placement::Placements::new(control));
+    start.reconciler(extension::Extensions::new(control));
     start.reconciler(pods::Pods::new(control));
     start.reconciler(loss::Losses::new(control));
     start.reconciler(runtime::Runtimes::new(control));

@@ -3,7 +3,8 @@
 //! Workers report all their pods to every operator that they are linked to, and each keeps what it sees (`link::strays`).
 //! An order that is over and that nobody closes for a while is released, attested from what this operator saw and the
 //! worker signed, settled, and closed: the supplier is paid, the renter refunded. An operator that still settles by itself
-//! is left its time. There is no receipt then: only the renter's own operator has the specification.
+//! is left its time. One that was lengthened and whose leases do not follow is helped on in their last minute (`extension`).
+//! There is no receipt then: only the renter's own operator has the specification.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use atoll_domain::key::Address;
 use atoll_domain::time::UnixMs;
 use atoll_interface::layout::{LEASE_FINAL, Lease, Order};
 
-use super::{Reconciler, settlement};
+use super::{Reconciler, extension, settlement};
 use crate::app::chain::{self, Sent};
 use crate::app::leaves;
 use crate::control::Control;
@@ -191,10 +192,13 @@ impl Reconciler for Orphans {
         }
         let now = chain::time(&self.control).await?;
         for (address, order) in chain::orders(&self.control).await? {
-            if !order.is_over(now) && !order.is_stopped() {
-                continue;
-            }
-            if let Err(error) = self.step(&address, &order, now).await {
+            let runs = !order.is_over(now) && !order.is_stopped();
+            let done = if runs {
+                extension::in_the_last_minute(&self.control, &address, &order, now).await
+            } else {
+                self.step(&address, &order, now).await
+            };
+            if let Err(error) = done {
                 tracing::warn!(order = %address, error = format!("{error:#}"), "an orphan's step failed; the next run retries");
             }
         }

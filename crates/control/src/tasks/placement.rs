@@ -35,8 +35,8 @@ impl Placements {
     async fn step(&self, found: Job) -> anyhow::Result<()> {
         let Some(order) = chain::order(&self.control, &found.order).await? else { return self.gone(&found).await };
         let pods = self.control.store.pods_of(found.id).await?;
-        self.release_gone(&found, &order, &pods).await?;
         let now = chain::time(&self.control).await?;
+        self.release_gone(&found, &order, &pods, now).await?;
         if order.has_failed(now) {
             let reason = format!("no workers were found in time: {}", found.now.reason);
             job::end(&self.control, &found, JobOutcome::Failed, &reason).await?;
@@ -73,14 +73,20 @@ impl Placements {
     }
 
     /// Slots whose pod is gone go back to the order, so that they cost nothing and can be filled again.
-    async fn release_gone(&self, job: &Job, order: &Order, pods: &[Pod]) -> anyhow::Result<()> {
+    async fn release_gone(&self, job: &Job, order: &Order, pods: &[Pod], now: i64) -> anyhow::Result<()> {
         let gone: Vec<&Pod> = pods.iter().filter(|pod| job.now.gone.contains(&pod.id)).collect();
         if gone.is_empty() || order.devices_live == 0 {
             return Ok(());
         }
         for slot in chain::live_slots(&self.control, job).await? {
             if gone.iter().any(|pod| pod.lease == slot.lease && pod.at == slot.at) {
-                if chain::release(&self.control, job, &slot, ReleaseReason::Lost).await? != Sent::Confirmed {
+                // A lease that did not go along with its order is over, and its worker at no fault.
+                let released = if slot.end != 0 && now >= slot.end {
+                    chain::release_expired(&self.control, job, &slot).await?
+                } else {
+                    chain::release(&self.control, job, &slot, ReleaseReason::Lost).await?
+                };
+                if released != Sent::Confirmed {
                     continue;
                 }
                 let message = format!("lease of {} released at its last served second", slot.worker);

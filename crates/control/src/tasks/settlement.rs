@@ -18,7 +18,7 @@ use atoll_interface::network::epoch_at;
 
 use super::{Reconciler, for_each_job, pods};
 use crate::app::chain::{self, Sent};
-use crate::app::{job, kept, leaves, receipt};
+use crate::app::{extension, job, kept, leaves, receipt};
 use crate::control::Control;
 use crate::store::rows::{Epoch, EpochLeaf, Job, LeaseRecord, Pod};
 
@@ -37,6 +37,7 @@ impl Settlements {
     async fn step(&self, mut found: Job) -> anyhow::Result<()> {
         let control = &self.control;
         if let Some(order) = chain::order(control, &found.order).await? {
+            found = extension::note(control, found, &order).await?;
             let leases = chain::leases(control, &found.order).await?;
             found = self.note_new(found, &order, &leases).await?;
             for (address, lease) in &leases {
@@ -217,7 +218,8 @@ pub(super) async fn newest_out_of_hold(control: &Control, lease: &Address) -> an
 /// What the chain says of a lease now. Slots and workers stay those it was made with.
 const fn bring_up(record: &mut LeaseRecord, order: &Order, lease: &Lease, lost: bool) {
     record.refill = order.active_at != 0 && lease.start > order.active_at;
-    record.lost = lost;
+    // What ran to its end was not lost, whatever its pod said then.
+    record.lost = lost && (lease.released_at == 0 || lease.released_at < lease.end);
     (record.start, record.end) = (lease.start, lease.end);
     record.released_at = lease.released_at;
     record.device_seconds = lease.device_seconds_paid;

@@ -167,6 +167,9 @@ impl Store for Dying {
     async fn chain_txs_of(&self, job: JobId) -> Result<Vec<ChainTx>> {
         lives(self.0.chain_txs_of(job)).await
     }
+    async fn chain_txs_pending(&self) -> Result<Vec<ChainTx>> {
+        lives(self.0.chain_txs_pending()).await
+    }
     async fn chain_tx_state(&self, signature: &str, state: ChainTxState, error: &str) -> Result<()> {
         survives(self.0.chain_tx_state(signature, state, error)).await
     }

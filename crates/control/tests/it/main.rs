@@ -6,6 +6,7 @@
 
 mod adopt;
 mod dying;
+mod extend;
 mod fuzz;
 mod http;
 mod link;

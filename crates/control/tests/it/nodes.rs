@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use atoll_api::client::Client;
+use atoll_api::client::{Client, Sealing};
+use atoll_api::http::ExtensionState;
+use atoll_chain::Address;
 use atoll_chain::local::{LocalChainConfig, serve};
 use atoll_domain::job::JobState;
 use atoll_domain::key::PublicKey;
 
-use crate::dying;
 use crate::whole::{Draft, Hand, Net, Operator, until};
+use crate::{dying, extend};
 
 async fn linked(operator: &Operator, hands: &[Hand]) {
     until("workers are linked and on offer", || async {
@@ -80,6 +82,33 @@ async fn a_node_dies_and_its_worker_and_its_client_go_on_at_the_other() {
     check_books(&net, &draft.order).await;
 }
 
+/// Asks for a minute more, life after life the same, until the job's lease has it. Signs anew only what the chain can no
+/// longer take.
+async fn lengthen(net: &Net, operator: &Operator, order: &PublicKey, signed: &mut Option<Vec<u8>>) {
+    let mut nonce = [0; 16];
+    loop {
+        let Some(now) = net.order(order).await else { return };
+        let leases = net.market().leases_of(&Address(order.0)).await.unwrap();
+        if now.extended_s > 0 && leases.iter().all(|lease| lease.value.end == now.end) {
+            return;
+        }
+        if now.extended_s == 0 {
+            let transaction = match signed {
+                Some(transaction) => transaction,
+                None => signed.insert(extend::signed(net, order, 60).await),
+            };
+            getrandom::fill(&mut nonce).unwrap();
+            let seal = Sealing { wallet: &net.renter, now: crate::rig::now(), nonce, idempotency_key: "longer" };
+            if let Ok(view) = operator.client(net).await.extend(order, transaction, &seal).await
+                && matches!(view.state, ExtensionState::Failed | ExtensionState::Expired)
+            {
+                *signed = None;
+            }
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_node_that_dies_of_its_writes_again_and_again_loses_nothing_and_pays_nothing_twice() {
     let net = Net::start().await;
@@ -94,6 +123,7 @@ async fn a_node_that_dies_of_its_writes_again_and_again_loses_nothing_and_pays_n
     operator.around = dying::around;
     let mut lives = 0;
     let mut finished = false;
+    let mut longer: Option<Vec<u8>> = None;
     let until = tokio::time::Instant::now() + std::time::Duration::from_secs(150);
     loop {
         lives += 1;
@@ -107,6 +137,7 @@ async fn a_node_that_dies_of_its_writes_again_and_again_loses_nothing_and_pays_n
             () = async {
                 operator.wait_state(job, JobState::Running).await;
                 crate::whole::until("the head knows the command", || async { !net.machines.submissions().is_empty() }).await;
+                lengthen(&net, &operator, &draft.order, &mut longer).await;
                 if !finished {
                     net.machines.finish();
                 }
@@ -121,6 +152,7 @@ async fn a_node_that_dies_of_its_writes_again_and_again_loses_nothing_and_pays_n
     let row = operator.control().store.job(job).await.unwrap().unwrap();
     assert_eq!((row.now.attempt, row.now.fence), (1, 1), "the command was started once");
     assert_eq!(net.machines.submissions().len(), 1);
+    assert_eq!(row.now.extensions.iter().map(|one| one.seconds).collect::<Vec<_>>(), [60], "it was lengthened once");
     check_books(&net, &draft.order).await;
 }
 

@@ -1,7 +1,7 @@
 //! Asking: one function a request. Who must act, on which accounts, under which key of the outbox.
 
 use atoll_chain::market::instruction::{self as build, Place};
-use atoll_chain::market::{address, data as ix};
+use atoll_chain::market::{Shorter, address, data as ix};
 use atoll_chain::rpc::Commitment;
 use atoll_chain::{Hash, Instruction, Keypair, SignedTransaction, spl};
 use atoll_domain::id::{JobId, WorkerId};
@@ -19,7 +19,8 @@ use super::outbox::{self, Sent, node_key, submit};
 use super::read::{self, LiveSlot};
 use super::{at, page_of};
 use crate::control::Control;
-use crate::store::rows::{ChainTxState, Epoch, EpochLeaf, Job};
+use crate::store::StoreError;
+use crate::store::rows::{ChainTx, ChainTxState, Epoch, EpochLeaf, Job};
 
 /// How many blocks a renter's transaction is waited for, counted from when it was accepted: the 150 that a blockhash
 /// lives, and 50 more for nodes that lag behind one another.
@@ -159,12 +160,12 @@ pub async fn release(control: &Control, job: &Job, slot: &LiveSlot, reason: Rele
     release_for(control, job.into(), slot, reason).await
 }
 
-/// Gives one slot back whose order is over, as anyone may.
+/// Gives one slot back whose lease is over, as anyone may: no fault of its worker's.
 ///
 /// # Errors
 /// When store or chain fail.
-pub async fn release_expired(control: &Control, order: Address, slot: &LiveSlot) -> anyhow::Result<Sent> {
-    release_for(control, order.into(), slot, Reason::Expired).await
+pub async fn release_expired(control: &Control, of: impl Into<For> + Send, slot: &LiveSlot) -> anyhow::Result<Sent> {
+    release_for(control, of.into(), slot, Reason::Expired).await
 }
 
 async fn release_for(control: &Control, of: For, slot: &LiveSlot, reason: Reason) -> anyhow::Result<Sent> {
@@ -344,6 +345,73 @@ pub async fn renters_executed(control: &Control, job: &Job) -> anyhow::Result<bo
     let transaction = SignedTransaction::from_bytes(job.order_tx.clone())?;
     let status = control.rpc.status(&transaction.signature()).await?;
     Ok(status.is_some_and(|status| status.error.is_none()))
+}
+
+/// What the outbox's keys of extensions begin with.
+const EXTENSION: &str = "extend_order/";
+
+fn extension_key(order: &Address, idempotency_key: &str) -> String {
+    format!("{EXTENSION}{order}/{idempotency_key}")
+}
+
+/// Whether a transaction of the outbox is a renter's extension of an order.
+#[must_use]
+pub fn is_extension(row: &ChainTx) -> bool {
+    row.key.starts_with(EXTENSION)
+}
+
+/// The order that an extension of the outbox is for.
+#[must_use]
+pub fn extension_order(row: &ChainTx) -> Option<Address> {
+    row.key.strip_prefix(EXTENSION)?.split('/').next()?.parse().ok()
+}
+
+/// What was written down of an extension that its renter asks for under a key.
+///
+/// # Errors
+/// When the store fails.
+pub async fn extension_known(
+    control: &Control,
+    order: &Address,
+    idempotency_key: &str,
+) -> Result<Option<ChainTx>, StoreError> {
+    control.store.chain_tx(&extension_key(order, idempotency_key)).await
+}
+
+/// Writes the renter's own transaction down; gives the one that stands under its key, and whether that is this one, new.
+///
+/// # Errors
+/// When store or chain fail; `Conflict` when these bytes were written down before and are over, or under another key.
+pub async fn keep_extension(
+    control: &Control,
+    of: For,
+    idempotency_key: &str,
+    bytes: &[u8],
+) -> anyhow::Result<(ChainTx, bool)> {
+    let transaction = SignedTransaction::from_bytes(bytes.to_vec())?;
+    let last_valid_height = control.rpc.block_height().await?.saturating_add(RENTERS_BLOCKS);
+    let key = extension_key(&of.order, idempotency_key);
+    let row = outbox::row(control, key, of.job, &transaction, last_valid_height);
+    let kept = control.store.chain_tx_put(&row).await?;
+    let fresh = kept == row;
+    Ok((kept, fresh))
+}
+
+/// Sends a renter's extension and looks what became of it; `fresh` when it was never sent before.
+///
+/// # Errors
+/// When store or chain fail: then nothing is known, and it is asked again.
+pub async fn send_extension(control: &Control, row: &ChainTx, fresh: bool) -> anyhow::Result<Sent> {
+    outbox::follow(control, row, fresh).await
+}
+
+/// Moves a lease's end to its order's, `end`: once for each end.
+///
+/// # Errors
+/// When store or chain fail.
+pub async fn extend_lease(control: &Control, of: For, shorter: &Shorter, end: i64) -> anyhow::Result<Sent> {
+    let extend = build::extend_lease(at(&of.order), shorter.address, atoll_chain::Address(shorter.lease.page));
+    submit(control, format!("extend_lease/{}/{end}", shorter.address), of.job, &[extend], &[]).await
 }
 
 /// Writes down that the renter's transaction has landed, if it was that one. For the receipt.

@@ -9,13 +9,14 @@ mod outbox;
 mod read;
 
 pub use ask::{
-    For, Group, close_lease, close_order, collect_fees, epoch_pays, fill, fill_under_way, groups, next_epoch,
-    post_epoch, release, release_expired, renters_executed, renters_landed, send_renters, settle,
+    For, Group, close_lease, close_order, collect_fees, epoch_pays, extend_lease, extension_known, extension_order,
+    fill, fill_under_way, groups, is_extension, keep_extension, next_epoch, post_epoch, release, release_expired,
+    renters_executed, renters_landed, send_extension, send_renters, settle,
 };
 pub use outbox::Sent;
 pub use read::{
     LiveSlot, active_slots, lease, leases, live_slots, live_slots_of, order, order_is_closed, orders, page_of,
-    read_market, terms, time,
+    read_market, shorter_leases, terms, time,
 };
 
 use atoll_domain::key::PublicKey;

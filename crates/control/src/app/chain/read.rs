@@ -1,6 +1,6 @@
 //! Reading: typed accounts from the market's reader, as the program would see them now.
 
-use atoll_chain::market::{At, Market, Table as Rows};
+use atoll_chain::market::{At, Market, Shorter, Table as Rows};
 use atoll_chain::rpc::Commitment;
 use atoll_chain::{market as program, spl};
 use atoll_domain::id::WorkerId;
@@ -32,6 +32,8 @@ pub struct LiveSlot {
     pub worker: WorkerId,
     /// Its device key.
     pub device_key: PublicKey,
+    /// When its lease ends, Unix seconds; 0 while that is not known.
+    pub end: i64,
 }
 
 pub(super) fn market(control: &Control) -> Market {
@@ -133,6 +135,19 @@ pub async fn leases(control: &Control, order_address: &Address) -> anyhow::Resul
     Ok(leases)
 }
 
+/// The leases of an order that end before it; `order` as the program sees it at `now`, or will once it is lengthened.
+///
+/// # Errors
+/// When the chain does not answer.
+pub async fn shorter_leases(
+    control: &Control,
+    address: &Address,
+    order: &Order,
+    now: i64,
+) -> anyhow::Result<Vec<Shorter>> {
+    Ok(market(control).shorter_leases(&at(address), order, now).await?)
+}
+
 /// Every leased slot of a job's order that has not been released.
 ///
 /// # Errors
@@ -157,7 +172,7 @@ pub async fn live_slots_of(control: &Control, order: &Address) -> anyhow::Result
             let device_key = PublicKey(row.device_key);
             let worker = WorkerId::of_device_key(&device_key);
             let at = SlotRef { page: page_address, slot };
-            slots.push(LiveSlot { lease: address, at, mask: lease.mask, worker, device_key });
+            slots.push(LiveSlot { lease: address, at, mask: lease.mask, worker, device_key, end: lease.end });
         }
     }
     Ok(slots)

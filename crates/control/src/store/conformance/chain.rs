@@ -60,6 +60,21 @@ pub(super) async fn transactions_of_a_job_come_in_order(at: &Fresh) {
     assert_eq!(store.chain_txs_of(job_id(9)).await.unwrap(), []);
 }
 
+pub(super) async fn what_is_under_way_comes_in_order(at: &Fresh) {
+    let store = at.open().await;
+    assert_eq!(store.chain_txs_pending().await.unwrap(), []);
+    let (_, job) = accepted(store.as_ref(), 1).await;
+    let txs = [("c", 1, None), ("a", 2, Some(job.id)), ("b", 3, None), ("d", 4, None), ("e", 5, None)]
+        .map(|(key, n, job)| chain_tx(key, n, job));
+    for tx in &txs {
+        store.chain_tx_put(tx).await.unwrap();
+    }
+    for (tx, state) in txs[2..].iter().zip([ChainTxState::Confirmed, ChainTxState::Failed, ChainTxState::Expired]) {
+        store.chain_tx_state(&tx.signature, state, "").await.unwrap();
+    }
+    assert_eq!(store.chain_txs_pending().await.unwrap(), txs[..2]);
+}
+
 fn epoch(index: u64, leases: &[u64]) -> Epoch {
     let leaf = |n: &u64| EpochLeaf {
         lease: lease(*n),

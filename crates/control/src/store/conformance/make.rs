@@ -75,6 +75,8 @@ pub(super) fn job_now() -> JobNow {
         attempt_log_bytes: 0,
         terms: None,
         leases: Vec::new(),
+        extensions: Vec::new(),
+        left_behind: BTreeMap::from([(PublicKey(id32(9)), "asks more".into())]),
         since: NOW,
         ended: None,
         adopting: None,

@@ -161,6 +161,7 @@ on_both_engines! {
     chain::a_key_has_one_live_transaction,
     chain::what_became_of_a_transaction_is_final,
     chain::transactions_of_a_job_come_in_order,
+    chain::what_is_under_way_comes_in_order,
     chain::the_first_epoch_of_an_index_stays,
     chain::the_first_receipt_stays,
     adopt::a_lost_job_comes_back_with_its_user_and_its_key,

@@ -59,6 +59,11 @@ pub(super) async fn of_job(tx: &mut Tx<'_>, job: JobId) -> Result<Vec<ChainTx>> 
     tx.query(&sql, &[Value::shown(job)]).await?.into_iter().map(chain_tx).collect()
 }
 
+pub(super) async fn pending(tx: &mut Tx<'_>) -> Result<Vec<ChainTx>> {
+    let sql = format!("select {COLUMNS} from chain_txs where state = 'pending' order by number");
+    tx.query(&sql, &[]).await?.into_iter().map(chain_tx).collect()
+}
+
 /// Ends a pending transaction. What became of it is final: saying it again is fine, saying otherwise a conflict.
 pub(super) async fn state(tx: &mut Tx<'_>, signature: &str, state: ChainTxState, error: &str) -> Result<()> {
     let signature = Value::words(signature);

@@ -37,6 +37,7 @@ pub(in crate::store) const MIGRATIONS: &[Migration] = &[
     Migration { name: "first", sql: include_str!("migrations/0001_first.sql") },
     Migration { name: "strays", sql: include_str!("migrations/0002_strays.sql") },
     Migration { name: "nodes", sql: include_str!("migrations/0003_nodes.sql") },
+    Migration { name: "pending", sql: include_str!("migrations/0004_pending.sql") },
 ];
 
 /// Held while migrating, so that nodes that start together do it one after the other. Any fixed number: "atoll" in

@@ -232,6 +232,10 @@ impl<E: Engine> Store for Sql<E> {
         self.0.read(job, |job, tx| Box::pin(chain::of_job(tx, *job))).await
     }
 
+    async fn chain_txs_pending(&self) -> Result<Vec<ChainTx>> {
+        self.0.read((), |(), tx| Box::pin(chain::pending(tx))).await
+    }
+
     async fn chain_tx_state(&self, signature: &str, state: ChainTxState, error: &str) -> Result<()> {
         let arguments = (signature.to_owned(), state, error.to_owned());
         self.0

@@ -220,16 +220,24 @@ impl Inner {
     }
 
     async fn guard(&self) {
-        let live: Vec<(PodId, PublicKey)> = self
+        let live: Vec<(PodId, PublicKey, PublicKey)> = self
             .lock()
             .pods
             .iter()
             .filter(|(_, pod)| pod.state != "exited")
-            .map(|(id, pod)| (*id, pod.lease))
+            .map(|(id, pod)| (*id, pod.order, pod.lease))
             .collect();
-        for (id, lease) in live {
+        for (id, order, lease) in live {
             let Ok(found) = self.market.lease(&Address(lease.0)).await else { continue };
-            if !found.is_some_and(|lease| bit(&lease.value.bitmap, 0)) {
+            let Ok(order) = self.market.order(&Address(order.0)).await else { continue };
+            let Ok(clock) = self.market.rpc().clock().await else { continue };
+            let holds = found.zip(order).is_some_and(|(lease, order)| {
+                let (mut lease, mut order) = (lease.value, order.value);
+                order.ripen(clock.unix_timestamp);
+                lease.begin(&order);
+                bit(&lease.bitmap, 0) && (lease.end == 0 || clock.unix_timestamp < lease.end)
+            });
+            if !holds {
                 self.stop(id);
             }
         }

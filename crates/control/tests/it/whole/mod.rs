@@ -12,8 +12,8 @@ use std::time::Duration;
 use atoll_api::client::{Client, Sealing};
 use atoll_api::http::JobView;
 use atoll_chain::local::{LocalChain, LocalChainConfig, serve};
-use atoll_chain::market::data::{Init, RegisterWorker, SetCatalogue, SetFeed};
-use atoll_chain::market::layout::{CLASS_SAMPLED, MODEL_CPU, TIER_COMMUNITY};
+use atoll_chain::market::data::{Init, RegisterWorker, SetAsk, SetCatalogue, SetFeed};
+use atoll_chain::market::layout::{CLASS_SAMPLED, MODEL_CPU, Slot, TIER_COMMUNITY};
 use atoll_chain::market::{Market, address, instruction};
 use atoll_chain::spl::{
     LAMPORTS_PER_SOL, MINT_BYTES, TOKEN_PROGRAM, associated_token_address, create_account, create_associated_token,
@@ -167,6 +167,20 @@ impl Net {
         self.send(&[staked], &supplier, &[]).await;
         let page = PublicKey(address::page(&supplier.address(), 0).0);
         Hand::new(self, supplier.address(), SecretKey::from_seed(&[150 + n; 32]), page)
+    }
+
+    /// Changes what a hand's slot asks; `n` as it was made with.
+    pub(crate) async fn set_ask(&self, hand: &Hand, n: u8, ask_uusd: u64, change: u8) {
+        let supplier = key(100 + n);
+        assert_eq!(supplier.address(), hand.supplier);
+        let data = SetAsk { slot: 0, change, ask_uusd, lease_s_max: 0 };
+        let page = address::page(&supplier.address(), 0);
+        self.send(&[instruction::set_ask(supplier.address(), page, &data)], &supplier, &[]).await;
+    }
+
+    /// A hand's slot on the chain.
+    pub(crate) async fn slot(&self, hand: &Hand) -> Slot {
+        self.market().page(&address::page(&hand.supplier, 0)).await.unwrap().unwrap().value.rows[0]
     }
 
     /// An operator with a store of its own; `turn` is its share of the epochs.

@@ -1,0 +1,153 @@
+//! Lengthening orders: what a renter's signed transaction adds, and which leases can go along.
+
+use std::collections::BTreeMap;
+
+use atoll_interface::Error;
+use atoll_interface::fill::bit;
+use atoll_interface::instruction::{ExtendOrderAccounts, Instruction};
+use atoll_interface::layout::{Lease, Order};
+
+use super::{Market, ReadError};
+use crate::address::Address;
+use crate::transaction::Decoded;
+
+/// Places in the accounts of `extend_order`, in the order that `interface` declares them.
+const RENTER: usize = 0;
+const ORDER: usize = 1;
+const VAULT: usize = 2;
+const SOURCE: usize = 3;
+
+/// One `extend_order`, signed by its renter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extension {
+    /// The renter's wallet, which signed.
+    pub renter: Address,
+    /// The order.
+    pub order: Address,
+    /// The order's vault, as the transaction names it.
+    pub vault: Address,
+    /// The token account that pays.
+    pub source: Address,
+    /// Seconds added.
+    pub seconds: u32,
+    /// Base units added to the escrow.
+    pub escrow: u64,
+}
+
+/// Every extension by this market program in a transaction whose signatures were verified, in its order.
+#[must_use]
+pub fn extensions(transaction: &Decoded, program: &Address) -> Vec<Extension> {
+    let of_market = transaction.instructions.iter().filter(|instruction| instruction.program == *program);
+    of_market
+        .filter_map(|instruction| {
+            let Ok(Instruction::ExtendOrder(extend)) = Instruction::decode(&instruction.data) else { return None };
+            if instruction.accounts.len() < ExtendOrderAccounts::FLAGS.len() || !instruction.accounts[RENTER].signer {
+                return None;
+            }
+            let account = |at: usize| instruction.accounts[at].address;
+            Some(Extension {
+                renter: account(RENTER),
+                order: account(ORDER),
+                vault: account(VAULT),
+                source: account(SOURCE),
+                seconds: extend.seconds,
+                escrow: extend.escrow,
+            })
+        })
+        .collect()
+}
+
+/// A lease with devices that ends before its order does.
+#[derive(Debug, Clone)]
+pub struct Shorter {
+    /// Its account.
+    pub address: Address,
+    /// As the program would see it now.
+    pub lease: Lease,
+    /// The device keys in its slots.
+    pub devices: Vec<Address>,
+    /// Whether `extend_lease` would move its end now.
+    pub goes_along: Result<(), Error>,
+}
+
+/// Why a lease does not go along, for people.
+#[must_use]
+pub const fn why_shorter(error: Error) -> &'static str {
+    match error {
+        Error::AskTooHigh => "it asks more now than its lease pays",
+        Error::SlotSuspended => "it drains or is suspended",
+        Error::SlotUnfit => "it does not lease for so long",
+        Error::LeaseEnded => "its lease has ended",
+        other => other.words(),
+    }
+}
+
+impl Market {
+    /// The leases of an order that end before it does, by number. `order` is as the program would see it at `now`, or will
+    /// once it is lengthened.
+    ///
+    /// # Errors
+    /// [`ReadError`], as every method of this reader.
+    pub async fn shorter_leases(&self, address: &Address, order: &Order, now: i64) -> Result<Vec<Shorter>, ReadError> {
+        let mut pages = BTreeMap::new();
+        let mut found = Vec::new();
+        for at in self.leases_of(address).await? {
+            let mut lease = at.value;
+            lease.begin(order);
+            if lease.devices_live == 0 || lease.end >= order.end {
+                continue;
+            }
+            let page = Address(lease.page);
+            if !pages.contains_key(&page) {
+                let missing = || ReadError::Foreign { address: page, expected: "FleetPage" };
+                pages.insert(page, self.page(&page).await?.ok_or_else(missing)?.value.rows);
+            }
+            let rows = &pages[&page];
+            let held = rows.iter().enumerate().filter(|(slot, _)| bit(&lease.bitmap, *slot));
+            let devices = held.map(|(_, row)| Address(row.device_key)).collect();
+            let goes_along = lease.clone().extend(order, rows, now);
+            found.push(Shorter { address: at.address, lease, devices, goes_along });
+        }
+        found.sort_by_key(|shorter| shorter.lease.n);
+        Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use atoll_interface::instruction::ExtendOrder;
+
+    use super::*;
+    use crate::market::{PROGRAM_ID, address, instruction};
+    use crate::transaction::{decode, sign};
+    use crate::{Hash, Keypair};
+
+    #[test]
+    fn what_a_renter_signed_is_read_and_nothing_else() {
+        let renter = Keypair::from_seed(&[1; 32]);
+        let (order, source) = (Address([2; 32]), Address([3; 32]));
+        let extend = |seconds| {
+            let data = ExtendOrder { seconds, escrow: 7 };
+            instruction::extend_order(renter.address(), order, source, &data)
+        };
+        let read = |instructions: &[crate::Instruction]| {
+            extensions(&decode(sign(instructions, &renter, &[], &Hash([4; 32])).unwrap().bytes()).unwrap(), &PROGRAM_ID)
+        };
+        let one = Extension {
+            renter: renter.address(),
+            order,
+            vault: address::order_vault(&order),
+            source,
+            seconds: 60,
+            escrow: 7,
+        };
+        assert_eq!(read(&[extend(60), extend(61)]), [one, Extension { seconds: 61, ..one }]);
+        let mut cut = extend(60);
+        cut.accounts.truncate(3);
+        let mut unsigned = extend(60);
+        unsigned.accounts[0] = crate::AccountMeta::read(Address([9; 32]));
+        let mut elsewhere = extend(60);
+        elsewhere.program = Address([9; 32]);
+        assert_eq!(read(&[cut, unsigned, elsewhere]), []);
+    }
+}

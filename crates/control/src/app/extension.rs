@@ -1,0 +1,414 @@
+//! Lengthening an order: the renter signs `extend_order`, anybody's node brings it to the chain, and then moves each lease's
+//! end by `extend_lease`.
+//!
+//! Nothing here asks whose order it is: the chain says who its renter is, so that an order whose operator is gone is
+//! lengthened through any other. What an extension added is read from the chain as well, whoever sent it; the receipt
+//! carries the renter's transactions.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use atoll_api::http::{ExtendOrder, ExtensionState, ExtensionView, RefusedWorker};
+use atoll_chain::market::{Extension, Shorter, extensions, why_shorter};
+use atoll_chain::transaction::{self, Decoded};
+use atoll_chain::{Signature as TransactionName, market};
+use atoll_domain::id::WorkerId;
+use atoll_domain::key::{Address, PublicKey, Signature};
+use atoll_domain::money::Atl;
+use atoll_domain::request::{NONCE_KEPT, RequestSeal};
+use atoll_interface::layout::Order;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
+use super::auth::Caller;
+use super::chain::{self, For, Sent};
+use super::{job, kept};
+use crate::control::Control;
+use crate::error::{ApiError, Code};
+use crate::store::StoreError;
+use crate::store::rows::{ChainTx, ChainTxState, ExtensionRecord, Job};
+
+/// The most bytes of a transaction, before it is decoded.
+const TRANSACTION_BYTES_MAX: usize = 4096;
+/// How many pages of an order's transactions are looked through for its extensions: 10,000 transactions.
+const PAGES_MAX: usize = 10;
+
+/// A request whose seal was checked.
+#[derive(Debug)]
+pub struct Request {
+    /// Who asks.
+    pub caller: Caller,
+    /// The wallet's seal.
+    pub seal: RequestSeal,
+    /// Makes a retry the same extension, also when its transaction had to be signed again.
+    pub idempotency_key: String,
+    /// Which order.
+    pub order: Address,
+    /// What is asked.
+    pub body: ExtendOrder,
+}
+
+/// Why an extension's transaction is refused, in words.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the extension's transaction does not fit: {0}")]
+pub struct Misfit(String);
+
+/// Holds the transaction against the order as the chain shows it at `now`. Pure.
+///
+/// # Errors
+/// [`Misfit`], naming the first thing that differs.
+pub fn check(transaction: &Decoded, address: &Address, order: &Order, now: i64) -> Result<Extension, Misfit> {
+    let refuse = |words: String| Err(Misfit(words));
+    let of_market = transaction.instructions.iter().filter(|instruction| instruction.program == market::PROGRAM_ID);
+    let [extension] = extensions(transaction, &market::PROGRAM_ID)[..] else {
+        return refuse("it must hold exactly one `extend_order`, signed by the order's renter".into());
+    };
+    if of_market.count() != 1 {
+        return refuse("it asks more of the market program than one `extend_order`".into());
+    }
+    if extension.renter.0 != order.renter || extension.order.0 != address.0 {
+        return refuse(format!("it lengthens order {} of {}", extension.order, extension.renter));
+    }
+    let vault = market::address::order_vault(&extension.order);
+    if extension.vault != vault {
+        return refuse(format!("it pays into {}, and the order's vault is {vault}", extension.vault));
+    }
+    let words = |error: atoll_interface::Error| Misfit(error.words().to_owned());
+    if !order.is_active(now) || order.is_stopped() {
+        return Err(words(atoll_interface::Error::OrderNotActive));
+    }
+    let wanted = order.extension(extension.seconds).map_err(words)?;
+    if extension.escrow != wanted {
+        let (said, wanted) = (Atl(extension.escrow), Atl(wanted));
+        return refuse(format!("it adds {said} to the escrow, and {wanted} is the worst case of the time it adds"));
+    }
+    order.clone().extend(extension.seconds, extension.escrow, now).map_err(words)?;
+    Ok(extension)
+}
+
+/// What the chain could not be asked for. Nothing was changed.
+fn unread(error: anyhow::Error) -> ApiError {
+    let message = "the operator's chain node does not answer now; nothing was changed. Try again in a few seconds";
+    ApiError { context: Some(error), ..ApiError::new(Code::NotReady, message) }
+}
+
+/// Takes an extension on: from now on it is sent until the chain has taken it, refused it, or can no longer take it. The
+/// same request again gives what became of it.
+///
+/// # Errors
+/// The first check that fails, in words; nothing is left behind then.
+pub async fn accept(control: &Control, request: &Request) -> Result<ExtensionView, ApiError> {
+    let order = chain::order(control, &request.order).await.map_err(unread)?;
+    let order = order.filter(|order| order.renter == request.caller.user.wallet.0);
+    let order = order.ok_or_else(|| ApiError::not_found("open order"))?;
+    let bytes = read(&request.body)?;
+    let transaction = transaction::decode(&bytes).map_err(|error| misfit(&Misfit(error.to_string())))?;
+    if let Some(known) = chain::extension_known(control, &request.order, &request.idempotency_key).await? {
+        if known.bytes == bytes {
+            return view(&request.order, &transaction, &known, Vec::new());
+        }
+        if matches!(known.state, ChainTxState::Pending | ChainTxState::Confirmed) {
+            return Err(reused());
+        }
+    }
+    let now = chain::time(control).await.map_err(unread)?;
+    let extension = check(&transaction, &request.order, &order, now).map_err(|why| misfit(&why))?;
+    let refusals = who_stays(control, &request.order, &order, &extension, now).await?;
+    check_funds(control, &order, &extension).await?;
+    let (seal, at) = (&request.seal, control.now());
+    if !control.store.nonce_use(&seal.signer, &seal.nonce, at, at.after(NONCE_KEPT)).await? {
+        let message = "this sealed request was used before: seal a new one (for a retry, keep the Idempotency-Key)";
+        return Err(ApiError::new(Code::ReplayedRequest, message));
+    }
+    let job = control.store.job_by_order(&request.order).await?.map(|job| job.id);
+    let of = For { order: request.order, job };
+    let (kept, fresh) = match chain::keep_extension(control, of, &request.idempotency_key, &bytes).await {
+        Ok(kept) => kept,
+        Err(error) => match error.downcast::<StoreError>() {
+            // Its signature stands under another key, or under this one and is over.
+            Ok(StoreError::Conflict { .. }) => return Err(reused()),
+            Ok(error) => return Err(error.into()),
+            Err(error) => return Err(unread(error)),
+        },
+    };
+    if kept.bytes != bytes {
+        return Err(reused());
+    }
+    tracing::info!(order = %request.order, seconds = extension.seconds, escrow = extension.escrow, "extension accepted");
+    if job.is_none() {
+        control.relayed.add(request.order);
+    }
+    // It is written down: whatever fails from here on, `tasks::extension` goes on with it.
+    if let Err(error) = chain::send_extension(control, &kept, fresh).await {
+        tracing::info!(order = %request.order, error = format!("{error:#}"), "an extension could not be sent yet");
+    }
+    control.wake.signal();
+    let known = chain::extension_known(control, &request.order, &request.idempotency_key).await?;
+    view(&request.order, &transaction, &known.unwrap_or(kept), refusals)
+}
+
+/// Orders of nobody here that were lengthened through this node. In memory: only to follow them sooner than in their last
+/// minute.
+#[derive(Debug, Default)]
+pub(crate) struct Relayed(Mutex<BTreeSet<Address>>);
+
+impl Relayed {
+    fn orders(&self) -> MutexGuard<'_, BTreeSet<Address>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, order: Address) {
+        self.orders().insert(order);
+    }
+
+    pub(crate) fn remove(&self, order: &Address) {
+        self.orders().remove(order);
+    }
+
+    pub(crate) fn all(&self) -> BTreeSet<Address> {
+        self.orders().clone()
+    }
+}
+
+fn read(body: &ExtendOrder) -> Result<Vec<u8>, ApiError> {
+    let bad = |why: String| ApiError::new(Code::BadRequest, format!("`transaction` {why}"));
+    if body.transaction.len() > TRANSACTION_BYTES_MAX * 4 / 3 + 4 {
+        return Err(bad(format!("has more than {TRANSACTION_BYTES_MAX} bytes")));
+    }
+    BASE64.decode(&body.transaction).map_err(|error| bad(format!("is not base64: {error}")))
+}
+
+fn misfit(why: &Misfit) -> ApiError {
+    ApiError::new(Code::BadExtension, format!("{why}; nothing was sent"))
+}
+
+fn reused() -> ApiError {
+    let message = "this Idempotency-Key stands for another transaction, or this transaction for another key: use a new \
+                   key for a new extension, and the same key only to sign an extension again that the chain did not take";
+    ApiError::new(Code::IdempotencyKeyReused, message)
+}
+
+/// Everyone whose lease would not go along. When that is everyone, nothing is gained by the extension.
+async fn who_stays(
+    control: &Control,
+    address: &Address,
+    order: &Order,
+    extension: &Extension,
+    now: i64,
+) -> Result<Vec<RefusedWorker>, ApiError> {
+    let mut longer = order.clone();
+    longer.extend(extension.seconds, extension.escrow, now).map_err(|error| misfit(&Misfit(error.words().into())))?;
+    let shorter = chain::shorter_leases(control, address, &longer, now).await.map_err(unread)?;
+    let refusals: Vec<RefusedWorker> = shorter.iter().flat_map(refused).collect();
+    if shorter.iter().any(|lease| lease.goes_along.is_ok()) {
+        return Ok(refusals);
+    }
+    let message =
+        "no lease of this order can be lengthened now; nothing was charged. The reasons are listed per worker";
+    Err(ApiError::new(Code::CannotBeExtended, message).with_refusals(refusals))
+}
+
+fn refused(shorter: &Shorter) -> Vec<RefusedWorker> {
+    let Err(error) = shorter.goes_along else { return Vec::new() };
+    let worker = |device: &atoll_chain::Address| WorkerId::of_device_key(&PublicKey(device.0));
+    let refusal =
+        |device| RefusedWorker { worker: worker(device), reason: format!("stays behind: {}", why_shorter(error)) };
+    shorter.devices.iter().map(refusal).collect()
+}
+
+async fn check_funds(control: &Control, order: &Order, extension: &Extension) -> Result<(), ApiError> {
+    let account = match control.rpc.token_account(&extension.source).await {
+        Ok(account) => account,
+        Err(atoll_chain::RpcError::Malformed { .. }) => {
+            return Err(misfit(&Misfit(format!("it pays from {}, which is no token account", extension.source))));
+        }
+        Err(error) => return Err(ApiError::chain(error)),
+    };
+    if account.is_some_and(|account| account.owner.0 != order.renter) {
+        return Err(misfit(&Misfit(format!("it pays from {}, which is not the renter's account", extension.source))));
+    }
+    let balance = Atl(account.map_or(0, |account| account.amount));
+    match Atl(extension.escrow).checked_sub(balance) {
+        None | Some(Atl(0)) => Ok(()),
+        Some(missing) => {
+            let escrow = Atl(extension.escrow);
+            let message = format!(
+                "the extension escrows {escrow} and the wallet has {balance}: {missing} are missing; add funds, or add less time"
+            );
+            Err(ApiError::new(Code::InsufficientFunds, message))
+        }
+    }
+}
+
+fn view(
+    order: &Address,
+    transaction: &Decoded,
+    row: &ChainTx,
+    refusals: Vec<RefusedWorker>,
+) -> Result<ExtensionView, ApiError> {
+    let [extension] = extensions(transaction, &market::PROGRAM_ID)[..] else {
+        return Err(ApiError::internal(Misfit(row.key.clone())));
+    };
+    Ok(ExtensionView {
+        order: *order,
+        transaction: row.signature.clone(),
+        state: match row.state {
+            ChainTxState::Pending => ExtensionState::Pending,
+            ChainTxState::Confirmed => ExtensionState::Confirmed,
+            ChainTxState::Failed => ExtensionState::Failed,
+            ChainTxState::Expired => ExtensionState::Expired,
+        },
+        reason: row.error.clone(),
+        added_s: u64::from(extension.seconds),
+        escrow: Atl(extension.escrow),
+        refusals,
+    })
+}
+
+/// Moves the end of every lease that can go along with its order, and gives those that cannot, with the reason in words.
+///
+/// # Errors
+/// When store or chain fail.
+pub async fn follow(control: &Control, of: For, order: &Order) -> anyhow::Result<BTreeMap<Address, String>> {
+    let mut behind = BTreeMap::new();
+    let now = chain::time(control).await?;
+    for shorter in chain::shorter_leases(control, &of.order, order, now).await? {
+        let lease = PublicKey(shorter.address.0);
+        if let Some(first) = refused(&shorter).into_iter().next() {
+            behind.insert(lease, format!("{} {}", first.worker, first.reason));
+        } else if chain::extend_lease(control, of, &shorter, order.end).await? == Sent::Confirmed {
+            tracing::info!(order = %of.order, %lease, end = order.end, "a lease was lengthened");
+        }
+    }
+    Ok(behind)
+}
+
+/// Writes down what the chain took of a job's extensions: before the order can be closed, and beside the store as well.
+///
+/// # Errors
+/// When store or chain fail; `Conflict` when the job changed since it was read.
+pub async fn note(control: &Control, found: Job, order: &Order) -> anyhow::Result<Job> {
+    let known: u64 = found.now.extensions.iter().map(|one| u64::from(one.seconds)).sum();
+    let escrow = found.now.terms.map(|terms| terms.escrow);
+    if known == u64::from(order.extended_s) && (known == 0 || escrow == Some(order.escrow_initial)) {
+        return Ok(found);
+    }
+    let taken = taken(control, &found, order).await?;
+    let at = control.now();
+    let is_new = |one: &&ExtensionRecord| !found.now.extensions.contains(one);
+    let told = taken.iter().filter(is_new).map(|one| {
+        let message = format!("lengthened by {} s for at most {} more", one.seconds, Atl(one.escrow));
+        let fields = [("added_s", one.seconds.to_string()), ("signature", one.signature.to_string())];
+        job::event(at, "chain", message, &fields)
+    });
+    let told = told.collect();
+    let edit = |now: &mut crate::store::rows::JobNow| {
+        now.terms = Some(chain::terms(order));
+        now.extensions = taken;
+    };
+    let changed = job::change_with(control, &found, edit, told).await?;
+    kept::put_extensions(control, &changed).await?;
+    Ok(changed)
+}
+
+/// The renter's transactions that lengthened an order: those that this operator sent, where they account for all that the
+/// chain says was added; else those in the chain's own history, and those known before, which a node may have forgotten.
+async fn taken(control: &Control, job: &Job, order: &Order) -> anyhow::Result<Vec<ExtensionRecord>> {
+    let added = |records: &[ExtensionRecord]| records.iter().map(|one| u64::from(one.seconds)).sum::<u64>();
+    let whole = u64::from(order.extended_s);
+    let mut sent = Vec::new();
+    for row in control.store.chain_txs_of(job.id).await? {
+        if row.state == ChainTxState::Confirmed && chain::is_extension(&row) {
+            sent.extend(records(&row.bytes, &job.order));
+        }
+    }
+    if added(&sent) == whole {
+        return Ok(sent);
+    }
+    let mut past = from_history(control, &job.order, whole).await?;
+    if added(&past) != whole {
+        for one in job.now.extensions.iter().chain(&sent) {
+            if !past.iter().any(|known| known.signature == one.signature) {
+                past.push(one.clone());
+            }
+        }
+        tracing::warn!(job = %job.id, order = %job.order, found_s = added(&past), whole, "not every extension of this order is known");
+    }
+    Ok(past)
+}
+
+async fn from_history(control: &Control, order: &Address, whole: u64) -> anyhow::Result<Vec<ExtensionRecord>> {
+    let mut found: Vec<ExtensionRecord> = Vec::new();
+    let mut before: Option<TransactionName> = None;
+    for _ in 0..PAGES_MAX {
+        let (page, older) = control.rpc.signatures_of(&atoll_chain::Address(order.0), before).await?;
+        for name in page {
+            if found.iter().map(|one| u64::from(one.seconds)).sum::<u64>() >= whole {
+                break;
+            }
+            if let Some(transaction) = control.rpc.transaction(&name).await? {
+                found.extend(records(transaction.bytes(), order));
+            }
+        }
+        before = older;
+        if before.is_none() {
+            break;
+        }
+    }
+    found.reverse();
+    Ok(found)
+}
+
+/// What a transaction that the chain took added to an order. One transaction is one record, whatever it holds.
+fn records(bytes: &[u8], order: &Address) -> Option<ExtensionRecord> {
+    let decoded = transaction::decode(bytes).ok()?;
+    let of_order: Vec<Extension> = extensions(&decoded, &market::PROGRAM_ID)
+        .into_iter()
+        .filter(|extension| extension.order.0 == order.0)
+        .collect();
+    let signature = Signature(decoded.signatures.first()?.0);
+    let seconds = of_order.iter().try_fold(0_u32, |sum, one| sum.checked_add(one.seconds))?;
+    let escrow = of_order.iter().try_fold(0_u64, |sum, one| sum.checked_add(one.escrow))?;
+    (seconds > 0).then(|| ExtensionRecord { transaction: BASE64.encode(bytes), signature, seconds, escrow })
+}
+
+/// Tells a job what became of its extension's transaction, when that was not what its renter wished.
+///
+/// # Errors
+/// When the store fails.
+pub async fn tell(control: &Control, row: &ChainTx, sent: &Sent) -> anyhow::Result<()> {
+    let why = match sent {
+        Sent::Failed(reason) => reason.as_str(),
+        Sent::Expired => "its transaction expired before the chain took it",
+        Sent::Confirmed | Sent::Waiting => return Ok(()),
+    };
+    if let Some(job) = row.job {
+        let message = format!("was not lengthened: {why}; nothing was charged for it");
+        let event = job::event(control.now(), "chain", message, &[("signature", row.signature.clone())]);
+        control.store.events_add(job, &[event]).await?;
+    }
+    Ok(())
+}
+
+/// Changes which leases of a job stay behind its order's end, and tells of those that are new.
+///
+/// # Errors
+/// `Conflict` when the job changed since it was read.
+pub async fn leave_behind(control: &Control, found: &Job, behind: BTreeMap<Address, String>) -> anyhow::Result<()> {
+    if found.now.left_behind == behind {
+        return Ok(());
+    }
+    let at = control.now();
+    let is_new = |(lease, why): &(&Address, &String)| found.now.left_behind.get(*lease) != Some(*why);
+    let told = behind.iter().filter(is_new).map(|(lease, why)| {
+        let message = format!("{why}; its lease ends as it would have, and its devices are then looked for elsewhere");
+        job::event(at, "chain", message, &[("lease", lease.to_string())])
+    });
+    let told = told.collect();
+    job::change_with(control, found, |now| now.left_behind = behind, told).await?;
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "extension_tests.rs"]
+mod tests;
