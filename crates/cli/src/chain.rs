@@ -1,4 +1,5 @@
-//! What the client reads from the chain itself, and the one transaction of a renter: posting an order.
+//! What the client reads from the chain itself, and the two transactions of a renter: posting an order and
+//! lengthening it.
 //!
 //! The server's words about money are shown, never believed: network root, price feed, fee, balance and worst case come
 //! from accounts that this machine asks for, through `interface`'s layouts and sums.
@@ -9,7 +10,7 @@ use atoll_chain::rpc::Account;
 use atoll_chain::{Address, Hash, Instruction, Rpc, RpcConfig, RpcError, SignedTransaction, sign, spl};
 use atoll_domain::key::{Digest, PublicKey, sha256};
 use atoll_domain::money::{Atl, UsdMicrosPerHour};
-use atoll_interface::instruction::PostOrder;
+use atoll_interface::instruction::{ExtendOrder, PostOrder};
 use atoll_interface::layout::{Catalogue, Config, GpuModel, Order, PriceFeed, Record as _, Seat, Table as _};
 use atoll_interface::settlement::worst_case;
 use atoll_interface::{arithmetic, network};
@@ -170,6 +171,28 @@ impl Chain {
         let blockhash = self.rpc.latest_blockhash().await?.blockhash;
         let instruction = post_order(wallet.chain.address(), mint, terms);
         Ok(signed(&instruction, wallet, &blockhash)?.bytes().to_vec())
+    }
+}
+
+impl Chain {
+    /// Signs `extend_order` with a new blockhash; gives the last height at which the chain can take it. It is not sent.
+    ///
+    /// # Errors
+    /// [`Failure`] when the chain cannot be asked.
+    pub async fn sign_extension(
+        &self,
+        wallet: &Wallet,
+        order: &PublicKey,
+        mint: Address,
+        seconds: u32,
+        escrow: u64,
+    ) -> Result<(SignedTransaction, u64), Failure> {
+        let latest = self.rpc.latest_blockhash().await?;
+        let renter = wallet.chain.address();
+        let source = spl::associated_token_address(&renter, &mint);
+        let data = ExtendOrder { seconds, escrow };
+        let instruction = market::instruction::extend_order(renter, Address(order.0), source, &data);
+        Ok((signed(&instruction, wallet, &latest.blockhash)?, latest.last_valid_block_height))
     }
 }
 

@@ -9,6 +9,7 @@ use clap::Subcommand;
 
 use crate::account::{self, Login};
 use crate::exit::{Exit, Failure};
+use crate::extend::{self, Extend};
 use crate::output::Output;
 use crate::session::Session;
 use crate::submit::{self, Submit};
@@ -94,6 +95,11 @@ pub enum Job {
         /// The job
         job: JobId,
     },
+    /// Give a job that runs more time; shows price and worst case, then escrows it
+    #[command(
+        after_help = "Examples:\n  atoll job extend job_01j... --hours 2\n  atoll job extend --order 7Xk3... --hours 0.5 --yes"
+    )]
+    Extend(Extend),
     /// Stop a job; what was served is paid, the rest refunded
     #[command(after_help = "Example:\n  atoll job stop job_01j...")]
     Stop {
@@ -188,6 +194,7 @@ async fn dispatch(out: Output, command: Command) -> Result<Exit, Failure> {
         Command::Job(Job::Show { job }) => jobs::show(&session()?, job).await,
         Command::Job(Job::Events { job, after, wait }) => jobs::events(&session()?, job, after, wait).await,
         Command::Job(Job::Watch { job }) => jobs::watch(&session()?, job).await,
+        Command::Job(Job::Extend(args)) => extend::run(&session()?, args).await,
         Command::Job(Job::Stop { job }) => jobs::stop(&session()?, job).await,
         Command::Logs { job, follow } => jobs::logs(&session()?, job, follow).await,
         Command::Cluster(Cluster::List) => jobs::clusters(&session()?).await,

@@ -12,6 +12,7 @@ pub mod bundle;
 pub mod chain;
 pub mod command;
 pub mod exit;
+pub mod extend;
 #[cfg(test)]
 mod fuzz;
 pub mod jobs;

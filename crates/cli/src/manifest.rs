@@ -291,11 +291,18 @@ fn read_devices(said: Said) -> Result<u32, Failure> {
     }
 }
 
-/// Hours with at most 6 digits after the point, to whole seconds, rounded up.
 fn read_hours(said: Said) -> Result<u64, Failure> {
+    seconds_of_hours(&said.place, "max_hours", &said.text)
+}
+
+/// Hours with at most 6 digits after the point, to whole seconds, rounded up.
+///
+/// # Errors
+/// [`Failure`] that names the place and the field.
+pub(crate) fn seconds_of_hours(place: &str, field: &str, text: &str) -> Result<u64, Failure> {
     let hours_max = SECONDS_MAX / 3600;
     let seconds = || {
-        let (whole, fraction) = said.text.split_once('.').unwrap_or((&said.text, "0"));
+        let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
         let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
         if !digits(whole) || !digits(fraction) || fraction.len() > 6 {
             return None;
@@ -306,10 +313,9 @@ fn read_hours(said: Said) -> Result<u64, Failure> {
         (1..=SECONDS_MAX).contains(&seconds).then_some(seconds)
     };
     seconds().ok_or_else(|| {
-        let shown: String = said.text.chars().take(40).collect();
+        let shown: String = text.chars().take(40).collect();
         Failure::usage(format!(
-            "{}: max_hours `{}` must be above 0 and at most {hours_max}, with at most 6 digits after the point, for example 0.5",
-            said.place,
+            "{place}: {field} `{}` must be above 0 and at most {hours_max}, with at most 6 digits after the point, for example 0.5",
             crate::output::plain(&shown)
         ))
     })

@@ -1,16 +1,19 @@
-//! Submissions on their way: what makes a second run of the same command the same job.
+//! Submissions and extensions on their way: what makes a second run of the same command the same job.
 //!
 //! Before anything is sent, everything that was signed is written to `pending/<fingerprint>.json` beside the profile. The
 //! fingerprint is that of what was asked (operator, wallet, plan, code). A run that finds such a file sends the very same
 //! bytes again under the same idempotency key. The file goes away when the operator has answered.
 
+use std::marker::PhantomData;
 use std::path::PathBuf;
 
 use atoll_domain::job::{Bundle, SignedSpec};
 use atoll_domain::key::{Address, Digest, PublicKey, Signature};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::exit::Failure;
+use crate::extend::PendingExtension;
 use crate::manifest::JobPlan;
 use crate::profile::{Home, Profile, write_private};
 
@@ -30,9 +33,9 @@ pub struct Pending {
     pub transaction: String,
 }
 
-/// Where one submission is kept.
+/// Where one of them is kept.
 #[derive(Debug)]
-pub struct Slot(PathBuf);
+pub struct Slot<T>(PathBuf, PhantomData<T>);
 
 impl Pending {
     /// The specification as it travels.
@@ -51,24 +54,38 @@ impl Pending {
     }
 }
 
-impl Slot {
+impl Slot<Pending> {
     /// The place for what `plan` asks of one operator with one wallet and one bundle.
     #[must_use]
     pub fn of(home: &Home, profile: &Profile, renter: PublicKey, plan: &JobPlan, bundle: &Bundle) -> Self {
         let asked = format!("{}\n{}\n{renter}\n{plan:?}\n{}", profile.server, profile.network_root, bundle.sha256);
-        Self(home.folder().join("pending").join(format!("{}.json", Digest::of(asked.as_bytes()))))
+        Self::at(home, &asked)
+    }
+}
+
+impl Slot<PendingExtension> {
+    /// The place for what lengthens an order: one at a time, whichever operator takes it.
+    #[must_use]
+    pub fn of_extension(home: &Home, profile: &Profile, renter: PublicKey, order: &Address) -> Self {
+        Self::at(home, &format!("extend\n{}\n{renter}\n{order}", profile.network_root))
+    }
+}
+
+impl<T: Serialize + DeserializeOwned> Slot<T> {
+    fn at(home: &Home, asked: &str) -> Self {
+        Self(home.folder().join("pending").join(format!("{}.json", Digest::of(asked.as_bytes()))), PhantomData)
     }
 
     /// What an earlier run left.
     ///
     /// # Errors
     /// [`Failure`] when the file is there and cannot be read.
-    pub fn load(&self) -> Result<Option<Pending>, Failure> {
+    pub fn load(&self) -> Result<Option<T>, Failure> {
         let shown = self.0.display();
         match std::fs::read(&self.0) {
             Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| {
                 Failure::usage(format!(
-                    "the submission kept in {shown} is damaged ({error}); look with `atoll job list` whether it was accepted, then remove the file"
+                    "what an earlier run kept in {shown} is damaged ({error}); look with `atoll job list` whether it was accepted, then remove the file"
                 ))
             }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -76,11 +93,11 @@ impl Slot {
         }
     }
 
-    /// Keeps a submission before it is sent.
+    /// Keeps it before it is sent.
     ///
     /// # Errors
     /// [`Failure`] when it cannot be written; then nothing may be sent.
-    pub fn keep(&self, pending: &Pending) -> Result<(), Failure> {
+    pub fn keep(&self, pending: &T) -> Result<(), Failure> {
         let folder = self.0.parent().expect("the slot lies in the pending folder");
         Home::at(folder).create()?;
         let bytes = serde_json::to_vec(pending).map_err(|error| Failure::usage(error.to_string()))?;

@@ -79,7 +79,12 @@ pub async fn run(out: Output, args: Submit) -> Result<Exit, Failure> {
 }
 
 /// Sends what an earlier run signed and had no answer to.
-async fn again(session: &Session, wallet: &Wallet, slot: &Slot, packed: &Packed) -> Result<Option<JobView>, Failure> {
+async fn again(
+    session: &Session,
+    wallet: &Wallet,
+    slot: &Slot<Pending>,
+    packed: &Packed,
+) -> Result<Option<JobView>, Failure> {
     let Some(pending) = slot.load()? else { return Ok(None) };
     session.out.say("an earlier run of this command was cut off: sending the same job again");
     match send(session, wallet, &pending, packed).await {
@@ -103,7 +108,7 @@ async fn again(session: &Session, wallet: &Wallet, slot: &Slot, packed: &Packed)
 async fn anew(
     session: &Session,
     wallet: &Wallet,
-    slot: &Slot,
+    slot: &Slot<Pending>,
     plan: JobPlan,
     packed: &Packed,
     yes: bool,
@@ -196,7 +201,7 @@ fn price_text(offer: &Offer) -> String {
 }
 
 /// Micro-USD of the worst case without fee, rounded up to a cent.
-fn usd_micros(price: UsdMicrosPerHour, devices: u32, seconds: u64) -> u64 {
+pub(crate) fn usd_micros(price: UsdMicrosPerHour, devices: u32, seconds: u64) -> u64 {
     let device_seconds = u64::from(devices).saturating_mul(seconds);
     price.0.saturating_mul(device_seconds).div_ceil(3600).div_ceil(10_000).saturating_mul(10_000)
 }
@@ -225,7 +230,8 @@ async fn check_funds(session: &Session, wallet: &Wallet, offer: &Offer) -> Resul
     Ok(())
 }
 
-fn confirm(out: Output, yes: bool) -> Result<(), Failure> {
+/// Asks whether the worst case may be escrowed, unless that was agreed to already.
+pub(crate) fn confirm(out: Output, yes: bool) -> Result<(), Failure> {
     if yes {
         return Ok(());
     }

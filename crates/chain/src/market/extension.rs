@@ -1,6 +1,7 @@
 //! Lengthening orders: what a renter's signed transaction adds, and which leases can go along.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use atoll_interface::Error;
 use atoll_interface::fill::bit;
@@ -98,11 +99,13 @@ impl Market {
                 continue;
             }
             let page = Address(lease.page);
-            if !pages.contains_key(&page) {
-                let missing = || ReadError::Foreign { address: page, expected: "FleetPage" };
-                pages.insert(page, self.page(&page).await?.ok_or_else(missing)?.value.rows);
-            }
-            let rows = &pages[&page];
+            let rows = match pages.entry(page) {
+                Entry::Occupied(rows) => rows.into_mut(),
+                Entry::Vacant(place) => {
+                    let missing = || ReadError::Foreign { address: page, expected: "FleetPage" };
+                    place.insert(self.page(&page).await?.ok_or_else(missing)?.value.rows)
+                }
+            };
             let held = rows.iter().enumerate().filter(|(slot, _)| bit(&lease.bitmap, *slot));
             let devices = held.map(|(_, row)| Address(row.device_key)).collect();
             let goes_along = lease.clone().extend(order, rows, now);

@@ -196,7 +196,7 @@ async fn who_stays(
     extension: &Extension,
     now: i64,
 ) -> Result<Vec<RefusedWorker>, ApiError> {
-    let mut longer = order.clone();
+    let mut longer = *order;
     longer.extend(extension.seconds, extension.escrow, now).map_err(|error| misfit(&Misfit(error.words().into())))?;
     let shorter = chain::shorter_leases(control, address, &longer, now).await.map_err(unread)?;
     let refusals: Vec<RefusedWorker> = shorter.iter().flat_map(refused).collect();

@@ -52,10 +52,10 @@ fn an_extension_says_what_the_order_asks_or_is_refused_in_words() {
     vault.accounts[2] = AccountMeta::write(atoll_chain::Address([9; 32]));
     said("pays into", refused(&[vault], &order, NOW));
     said("not active", refused(&[good()], &order, 4_100));
-    let mut of_another = order.clone();
+    let mut of_another = order;
     of_another.renter = [9; 32];
     said("lengthens order", refused(&[good()], &of_another, NOW));
-    let fewer = Order { devices_live: 1, ..order.clone() };
+    let fewer = Order { devices_live: 1, ..order };
     said("worst case of the time", refused(&[good()], &fewer, NOW));
     let forever = extend(u32::MAX - 3_600, order.extension(u32::MAX - 3_600).unwrap());
     assert!(!refused(&[forever], &order, NOW).is_empty());
