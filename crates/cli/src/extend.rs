@@ -64,7 +64,24 @@ pub struct PendingExtension {
 }
 
 impl PendingExtension {
-    fn signed(&self) -> Result<SignedTransaction, Failure> {
+    /// An extension that was just signed.
+    #[must_use]
+    pub fn new(
+        idempotency_key: String,
+        seconds: u32,
+        escrow: u64,
+        transaction: &SignedTransaction,
+        last_valid_height: u64,
+    ) -> Self {
+        let transaction = hex::encode(transaction.bytes());
+        Self { idempotency_key, seconds, escrow: Atl(escrow), transaction, last_valid_height }
+    }
+
+    /// The transaction.
+    ///
+    /// # Errors
+    /// [`Failure`] when the file was damaged.
+    pub fn signed(&self) -> Result<SignedTransaction, Failure> {
         let damaged = || Failure::usage("the kept extension is damaged: its transaction cannot be read");
         let bytes = hex::decode(&self.transaction).map_err(|_| damaged())?;
         SignedTransaction::from_bytes(bytes).map_err(|_| damaged())
@@ -272,13 +289,8 @@ async fn anew(
     }
     submit::confirm(session.out, yes)?;
     let (transaction, last_valid_height) = session.chain.sign_extension(wallet, order, mint, seconds, escrow).await?;
-    let pending = PendingExtension {
-        idempotency_key: format!("extend-{}", hex::encode(random::<16>()?)),
-        seconds,
-        escrow: Atl(escrow),
-        transaction: hex::encode(transaction.bytes()),
-        last_valid_height,
-    };
+    let key = format!("extend-{}", hex::encode(random::<16>()?));
+    let pending = PendingExtension::new(key, seconds, escrow, &transaction, last_valid_height);
     slot.keep(&pending)?;
     send(session, wallet, slot, order, &pending).await?;
     Ok(pending)

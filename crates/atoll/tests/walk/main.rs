@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
 mod bad_input;
+mod extend;
 mod job;
 mod keys;
 mod loss;
@@ -91,6 +92,9 @@ fn the_same_network_runs_on_postgresql() {
         assert!(output.contains(r#"PROBE {"127.0.0.1:7070": "connected"}"#), "{output}");
         assert!(network.balances().conserved_since(&before) > 0);
         assert!(!network.folder.join("server/control.db").exists(), "it kept its books in SQLite");
+    });
+    step("a job that was given more time outlives its old end", || {
+        extend::a_job_that_was_given_more_time_outlives_its_old_end(&network);
     });
     step("everything stops", || network.stop());
 }

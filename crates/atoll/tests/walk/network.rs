@@ -32,7 +32,7 @@ pub(crate) struct Told {
     pub(crate) ports: Ports,
     pids: BTreeMap<String, u32>,
     pub(crate) network_root: String,
-    mint: String,
+    pub(crate) mint: String,
     treasury: String,
     /// Worker ids by role, `worker-1` and so on.
     pub(crate) worker_ids: BTreeMap<String, String>,
