@@ -7,12 +7,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use atoll_api::http::{ExtendOrder, ExtensionState, ExtensionView, RefusedWorker};
 use atoll_chain::market::{Extension, Shorter, extensions, why_shorter};
 use atoll_chain::transaction::{self, Decoded};
 use atoll_chain::{Signature as TransactionName, market};
 use atoll_domain::id::WorkerId;
+use atoll_domain::job::JobState;
 use atoll_domain::key::{Address, PublicKey, Signature};
 use atoll_domain::money::Atl;
 use atoll_domain::request::{NONCE_KEPT, RequestSeal};
@@ -30,6 +32,8 @@ use crate::store::rows::{ChainTx, ChainTxState, ExtensionRecord, Job};
 
 /// The most bytes of a transaction, before it is decoded.
 const TRANSACTION_BYTES_MAX: usize = 4096;
+/// How long a history that did not account for all that was added is not looked through again.
+const SOUGHT_FOR: Duration = Duration::from_secs(30);
 /// How many pages of an order's transactions are looked through for its extensions: 10,000 transactions.
 const PAGES_MAX: usize = 10;
 
@@ -111,6 +115,13 @@ pub async fn accept(control: &Control, request: &Request) -> Result<ExtensionVie
             return Err(reused());
         }
     }
+    let job = control.store.job_by_order(&request.order).await?;
+    if let Some(job) = job.as_ref().filter(|job| job.now.state >= JobState::Settling) {
+        let message =
+            format!("{} has ended ({}), and what it did not use is refunded: submit it again", job.id, job.now.state);
+        return Err(ApiError::new(Code::CannotBeExtended, message));
+    }
+    let job = job.map(|job| job.id);
     let now = chain::time(control).await.map_err(unread)?;
     let extension = check(&transaction, &request.order, &order, now).map_err(|why| misfit(&why))?;
     let refusals = who_stays(control, &request.order, &order, &extension, now).await?;
@@ -120,7 +131,6 @@ pub async fn accept(control: &Control, request: &Request) -> Result<ExtensionVie
         let message = "this sealed request was used before: seal a new one (for a retry, keep the Idempotency-Key)";
         return Err(ApiError::new(Code::ReplayedRequest, message));
     }
-    let job = control.store.job_by_order(&request.order).await?.map(|job| job.id);
     let of = For { order: request.order, job };
     let (kept, fresh) = match chain::keep_extension(control, of, &request.idempotency_key, &bytes).await {
         Ok(kept) => kept,
@@ -288,13 +298,17 @@ pub async fn follow(control: &Control, of: For, order: &Order) -> anyhow::Result
 /// # Errors
 /// When store or chain fail; `Conflict` when the job changed since it was read.
 pub async fn note(control: &Control, found: Job, order: &Order) -> anyhow::Result<Job> {
-    let known: u64 = found.now.extensions.iter().map(|one| u64::from(one.seconds)).sum();
+    let known = added_s(&found.now.extensions);
     let escrow = found.now.terms.map(|terms| terms.escrow);
     if known == u64::from(order.extended_s) && (known == 0 || escrow == Some(order.escrow_initial)) {
         return Ok(found);
     }
-    let taken = taken(control, &found, order).await?;
     let at = control.now();
+    if found.now.extensions_sought.is_some_and(|sought| at.since(sought) < SOUGHT_FOR) {
+        return Ok(found);
+    }
+    let taken = taken(control, &found, order).await?;
+    let whole = added_s(&taken) == u64::from(order.extended_s);
     let is_new = |one: &&ExtensionRecord| !found.now.extensions.contains(one);
     let told = taken.iter().filter(is_new).map(|one| {
         let message = format!("lengthened by {} s for at most {} more", one.seconds, Atl(one.escrow));
@@ -305,16 +319,20 @@ pub async fn note(control: &Control, found: Job, order: &Order) -> anyhow::Resul
     let edit = |now: &mut crate::store::rows::JobNow| {
         now.terms = Some(chain::terms(order));
         now.extensions = taken;
+        now.extensions_sought = (!whole).then_some(at);
     };
     let changed = job::change_with(control, &found, edit, told).await?;
     kept::put_extensions(control, &changed).await?;
     Ok(changed)
 }
 
+fn added_s(records: &[ExtensionRecord]) -> u64 {
+    records.iter().map(|one| u64::from(one.seconds)).sum()
+}
+
 /// The renter's transactions that lengthened an order: those that this operator sent, where they account for all that the
 /// chain says was added; else those in the chain's own history, and those known before, which a node may have forgotten.
 async fn taken(control: &Control, job: &Job, order: &Order) -> anyhow::Result<Vec<ExtensionRecord>> {
-    let added = |records: &[ExtensionRecord]| records.iter().map(|one| u64::from(one.seconds)).sum::<u64>();
     let whole = u64::from(order.extended_s);
     let mut sent = Vec::new();
     for row in control.store.chain_txs_of(job.id).await? {
@@ -322,17 +340,17 @@ async fn taken(control: &Control, job: &Job, order: &Order) -> anyhow::Result<Ve
             sent.extend(records(&row.bytes, &job.order));
         }
     }
-    if added(&sent) == whole {
+    if added_s(&sent) == whole {
         return Ok(sent);
     }
     let mut past = from_history(control, &job.order, whole).await?;
-    if added(&past) != whole {
+    if added_s(&past) != whole {
         for one in job.now.extensions.iter().chain(&sent) {
             if !past.iter().any(|known| known.signature == one.signature) {
                 past.push(one.clone());
             }
         }
-        tracing::warn!(job = %job.id, order = %job.order, found_s = added(&past), whole, "not every extension of this order is known");
+        tracing::warn!(job = %job.id, order = %job.order, found_s = added_s(&past), whole, "not every extension of this order is known");
     }
     Ok(past)
 }
@@ -343,7 +361,7 @@ async fn from_history(control: &Control, order: &Address, whole: u64) -> anyhow:
     for _ in 0..PAGES_MAX {
         let (page, older) = control.rpc.signatures_of(&atoll_chain::Address(order.0), before).await?;
         for name in page {
-            if found.iter().map(|one| u64::from(one.seconds)).sum::<u64>() >= whole {
+            if added_s(&found) >= whole {
                 break;
             }
             if let Some(transaction) = control.rpc.transaction(&name).await? {

@@ -259,6 +259,7 @@ pub(super) fn first(now: atoll_domain::time::UnixMs, runtime_token: String) -> J
         terms: None,
         leases: Vec::new(),
         extensions: Vec::new(),
+        extensions_sought: None,
         left_behind: std::collections::BTreeMap::new(),
         since: now,
         ended: None,

@@ -123,6 +123,9 @@ pub struct JobNow {
     /// What the chain took of its renter's extensions, for the receipt.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub extensions: Vec<ExtensionRecord>,
+    /// When the chain's history was last looked through for them in vain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extensions_sought: Option<UnixMs>,
     /// Leases that do not go along with the order's end, and why, in words.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub left_behind: BTreeMap<Address, String>,

@@ -12,7 +12,7 @@ use atoll_domain::job::JobState;
 use atoll_domain::key::Address;
 use atoll_interface::layout::Order;
 
-use super::{Reconciler, for_each_job};
+use super::{Reconciler, for_each_job, orphan};
 use crate::app::chain::{self, For};
 use crate::app::extension;
 use crate::control::Control;
@@ -82,7 +82,7 @@ pub(super) async fn in_the_last_minute(
     order: &Order,
     now: i64,
 ) -> anyhow::Result<()> {
-    if order.extended_s == 0 || control.store.job_by_order(address).await?.is_some() {
+    if order.extended_s == 0 || !orphan::is_nobodys(control, address).await? {
         return Ok(());
     }
     let near = |end: i64| end - now <= LAST_MINUTE_S;

@@ -63,7 +63,7 @@ fn times(control: &Control) -> Option<(i64, i64)> {
 }
 
 /// Whether no open job of this operator runs under an order.
-async fn is_nobodys(control: &Control, order: &Address) -> anyhow::Result<bool> {
+pub(super) async fn is_nobodys(control: &Control, order: &Address) -> anyhow::Result<bool> {
     let job = control.store.job_by_order(order).await?;
     Ok(job.is_none_or(|job| job.now.state.is_final()))
 }

@@ -76,6 +76,7 @@ pub(super) fn job_now() -> JobNow {
         terms: None,
         leases: Vec::new(),
         extensions: Vec::new(),
+        extensions_sought: None,
         left_behind: BTreeMap::from([(PublicKey(id32(9)), "asks more".into())]),
         since: NOW,
         ended: None,
