@@ -22,6 +22,8 @@ fn job_files() {
     let tally = Fuzz::of("job-files")
         .seed(good)
         .seed(inline)
+        // A parser's words repeated the key, however long it was.
+        .seed("mod".repeat(700))
         .words(&[
             "[job]\n",
             "[[job]]\n",

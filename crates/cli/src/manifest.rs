@@ -189,7 +189,9 @@ pub fn plan(text: &str, flags: &Overrides, folder_name: Option<&str>) -> Result<
     let source = Source { text };
     let file: File = toml::from_str(text).map_err(|error| {
         let at = source.place(&error.span().unwrap_or(0..0));
-        Failure::usage(format!("{at}: {}{}", error.message().trim_end(), hint(error.message())))
+        // The parser repeats a key that it cannot place, however long it is.
+        let said: String = error.message().trim_end().chars().take(300).collect();
+        Failure::usage(format!("{at}: {said}{}", hint(error.message())))
     })?;
     let job = file.job.into_inner();
     let flag = |value: &Option<String>, name: &str| {
