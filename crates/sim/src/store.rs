@@ -224,6 +224,7 @@ forward! {
     chain_txs_of(job: JobId) -> Vec<ChainTx>;
     chain_txs_pending() -> Vec<ChainTx>;
     chain_tx_state(signature: &str, state: ChainTxState, error: &str) -> ();
+    chain_tx_gone(signature: &str) -> ();
     epoch_put(epoch: &Epoch) -> Epoch;
     epoch_latest() -> Option<Epoch>;
     epoch_with_lease(lease: &Address) -> Option<Epoch>;

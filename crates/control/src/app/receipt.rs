@@ -20,6 +20,10 @@ use super::{kept, leaves};
 use crate::control::Control;
 use crate::store::rows::{self, ChainTxState, Epoch, Job, OrderTerms};
 
+/// For how long after a transaction's last block every node of the chain still knows that it landed. Of what is older a
+/// node without history knows nothing, and what was confirmed is believed.
+const REMEMBERED_BLOCKS: u64 = 150;
+
 /// Makes and keeps the receipt of a job whose order is closed. The first one stays.
 ///
 /// # Errors
@@ -41,8 +45,7 @@ pub async fn write(control: &Control, job: &Job) -> anyhow::Result<()> {
         epochs.extend(epoch.map(|epoch| (epoch.index, epoch)));
     }
     leases.sort_by_key(|lease| lease.n);
-    let transactions = control.store.chain_txs_of(job.id).await?;
-    let done = transactions.iter().filter(|tx| tx.state == ChainTxState::Confirmed);
+    let done = standing(control, job).await?;
     let body = ReceiptBody {
         version: RECEIPT_VERSION,
         network: network(&market),
@@ -53,6 +56,7 @@ pub async fn write(control: &Control, job: &Job) -> anyhow::Result<()> {
         result: result(job, control),
         leases,
         transactions: done
+            .iter()
             .filter_map(|tx| {
                 let what = tx.key.split('/').next().unwrap_or_default().to_owned();
                 Some(TransactionRecord { what, signature: tx.signature.parse().ok()? })
@@ -64,6 +68,21 @@ pub async fn write(control: &Control, job: &Job) -> anyhow::Result<()> {
     kept::put_receipt(control, job, &text).await?;
     control.store.receipt_put(job.id, &Digest::of(text.as_bytes()), &text).await?;
     Ok(())
+}
+
+/// A job's transactions that stand. A fork may have taken one back whose effect then came with a later one, so that nobody
+/// asked for it again.
+async fn standing(control: &Control, job: &Job) -> anyhow::Result<Vec<rows::ChainTx>> {
+    let mut done = control.store.chain_txs_of(job.id).await?;
+    done.retain(|tx| tx.state == ChainTxState::Confirmed);
+    let height = control.rpc.block_height().await?;
+    let signatures = done.iter().map(|tx| tx.signature.parse()).collect::<Result<Vec<_>, _>>()?;
+    let mut statuses = control.rpc.statuses(&signatures).await?.into_iter();
+    done.retain(|tx| {
+        let known = statuses.next().flatten().is_some_and(|status| status.error.is_none());
+        known || height > tx.last_valid_height.saturating_add(REMEMBERED_BLOCKS)
+    });
+    Ok(done)
 }
 
 fn network(market: &MarketView) -> NetworkRecord {

@@ -190,6 +190,8 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     async fn chain_txs_pending(&self) -> Result<Vec<ChainTx>>;
     /// Records what became of a transaction.
     async fn chain_tx_state(&self, signature: &str, state: ChainTxState, error: &str) -> Result<()>;
+    /// A fork took a confirmed transaction back, and it can never land again: it counts as expired, and its key is free.
+    async fn chain_tx_gone(&self, signature: &str) -> Result<()>;
     /// Writes an epoch's leaves before its root is posted. One that is there already stays and is returned instead.
     async fn epoch_put(&self, epoch: &Epoch) -> Result<Epoch>;
     /// The latest epoch, if any.

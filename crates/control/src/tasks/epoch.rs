@@ -29,6 +29,8 @@ pub(super) struct Epochs {
     control: Arc<Control>,
     /// The latest epoch whose leaves are known to be kept beside the store.
     kept: Option<u64>,
+    /// The latest epoch whose root is known to stand for good. Until then its vote is looked at again in each run.
+    stands: Option<u64>,
 }
 
 /// What the worker claims of a pod and this operator saw of it.
@@ -68,16 +70,23 @@ struct Served {
 
 impl Epochs {
     pub(super) fn new(control: &Arc<Control>) -> Self {
-        Self { control: Arc::clone(control), kept: None }
+        Self { control: Arc::clone(control), kept: None, stands: None }
     }
 
     /// Keeps an epoch's leaves beside the store, then votes for its root.
     async fn post(&mut self, epoch: &Epoch) -> anyhow::Result<Sent> {
+        if self.stands == Some(epoch.index) {
+            return Ok(Sent::Confirmed);
+        }
         if self.kept != Some(epoch.index) {
             kept::put_epoch(&self.control, epoch).await?;
             self.kept = Some(epoch.index);
         }
-        chain::post_epoch(&self.control, epoch).await
+        let sent = chain::post_epoch(&self.control, epoch).await?;
+        if sent == Sent::Confirmed && chain::epoch_stands(&self.control, epoch).await? {
+            self.stands = Some(epoch.index);
+        }
+        Ok(sent)
     }
 
     /// The leaf of every lease that has a clock, from what was seen of its pods. What is final already is left out: it is

@@ -65,10 +65,26 @@ impl Placements {
     }
 
     /// An order without leases may be closed by its renter at any time: then there is nothing left to do but to say so.
+    /// One that a fork took back is as if it had never been sent.
     async fn gone(&self, job: &Job) -> anyhow::Result<()> {
-        if chain::order_is_closed(&self.control, job).await? {
-            job::end(&self.control, job, JobOutcome::Failed, "its order was closed, and what it held refunded").await?;
+        let control = &self.control;
+        if !chain::order_is_closed(control, job).await? {
+            return Ok(());
         }
+        let sent = chain::send_renters(control, job).await?;
+        // Of an order that has had leases for long, a node of the chain may have forgotten how it was posted.
+        if sent == Sent::Confirmed || (sent != Sent::Waiting && !job.now.leases.is_empty()) {
+            job::end(control, job, JobOutcome::Failed, "its order was closed, and what it held refunded").await?;
+            return Ok(());
+        }
+        tracing::warn!(job = %job.id, order = %job.order, "a fork took the order back; it is sent again");
+        control.store.devices_unreserve(job.id).await?;
+        job::change(control, job, |now| {
+            now.terms = None;
+            now.state = JobState::Ordering;
+            now.reason = "a fork of the chain took its order back; it is sent again".into();
+        })
+        .await?;
         Ok(())
     }
 

@@ -173,6 +173,9 @@ impl Store for Dying {
     async fn chain_tx_state(&self, signature: &str, state: ChainTxState, error: &str) -> Result<()> {
         survives(self.0.chain_tx_state(signature, state, error)).await
     }
+    async fn chain_tx_gone(&self, signature: &str) -> Result<()> {
+        survives(self.0.chain_tx_gone(signature)).await
+    }
     async fn epoch_put(&self, epoch: &Epoch) -> Result<Epoch> {
         survives(self.0.epoch_put(epoch)).await
     }

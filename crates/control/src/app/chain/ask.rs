@@ -179,6 +179,16 @@ async fn release_for(control: &Control, of: For, slot: &LiveSlot, reason: Reason
     submit(control, key, of.job, &[release], &[&node]).await
 }
 
+/// Whether an epoch's root has all its votes, in a state that cannot be undone.
+///
+/// # Errors
+/// When the chain does not answer.
+pub async fn epoch_stands(control: &Control, epoch: &Epoch) -> anyhow::Result<bool> {
+    let settled = atoll_chain::market::Market::new(control.rpc.at(Commitment::Finalized));
+    let found = settled.epoch(epoch.index, &Hash(epoch.root.0)).await?;
+    Ok(found.is_some_and(|found| found.value.final_at != 0))
+}
+
 /// Votes for an epoch's root.
 ///
 /// # Errors
@@ -324,7 +334,7 @@ pub async fn send_renters(control: &Control, job: &Job) -> anyhow::Result<Sent> 
     match control.store.chain_tx(&key).await? {
         Some(row) => match row.state {
             ChainTxState::Pending => outbox::follow(control, &row, false).await,
-            ChainTxState::Confirmed => Ok(Sent::Confirmed),
+            ChainTxState::Confirmed => outbox::look_again(control, &row).await,
             ChainTxState::Failed => Ok(Sent::Failed(row.error)),
             ChainTxState::Expired => Ok(Sent::Expired),
         },

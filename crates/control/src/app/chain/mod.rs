@@ -9,9 +9,9 @@ mod outbox;
 mod read;
 
 pub use ask::{
-    For, Group, close_lease, close_order, collect_fees, epoch_pays, extend_lease, extension_known, extension_order,
-    fill, fill_under_way, groups, is_extension, keep_extension, next_epoch, post_epoch, release, release_expired,
-    renters_executed, renters_landed, send_extension, send_renters, settle,
+    For, Group, close_lease, close_order, collect_fees, epoch_pays, epoch_stands, extend_lease, extension_known,
+    extension_order, fill, fill_under_way, groups, is_extension, keep_extension, next_epoch, post_epoch, release,
+    release_expired, renters_executed, renters_landed, send_extension, send_renters, settle,
 };
 pub use outbox::Sent;
 pub use read::{

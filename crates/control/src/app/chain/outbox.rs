@@ -2,10 +2,13 @@
 //!
 //! One rule carries it: what may have been handed to the chain can still land until its blockhash is too old, whatever a
 //! node's trial run says of it meanwhile. Only what was never handed over fails at once.
+//!
+//! Confirmed is not final: whoever asks again for what was confirmed does not see what it did, so it is looked at again,
+//! and sent again when a fork has taken it back.
 
 use std::time::Duration;
 
-use atoll_chain::rpc::ConfirmError;
+use atoll_chain::rpc::{Commitment, ConfirmError};
 use atoll_chain::{Hash, Instruction, Keypair, RpcError, SignedTransaction, transaction};
 
 use crate::control::Control;
@@ -35,7 +38,8 @@ pub enum Sent {
 /// What to do under a key, given the latest transaction there.
 #[derive(Debug, PartialEq, Eq)]
 enum Next {
-    Done,
+    /// Confirmed, as far as is written.
+    Look,
     Follow,
     /// Refused a moment ago, in these words.
     Rest(String),
@@ -45,7 +49,7 @@ enum Next {
 fn next(latest: Option<&ChainTx>, instructions: &[Instruction], now: UnixMs) -> Next {
     let Some(row) = latest else { return Next::Sign };
     match row.state {
-        ChainTxState::Confirmed => Next::Done,
+        ChainTxState::Confirmed => Next::Look,
         ChainTxState::Pending => Next::Follow,
         ChainTxState::Failed if now.since(row.created) < REST && asks(row, instructions) => {
             Next::Rest(row.error.clone())
@@ -81,7 +85,7 @@ pub(super) async fn submit(
 ) -> anyhow::Result<Sent> {
     let latest = control.store.chain_tx(&key).await?;
     match (next(latest.as_ref(), instructions, control.now()), latest) {
-        (Next::Done, _) => Ok(Sent::Confirmed),
+        (Next::Look, Some(row)) => look_again(control, &row).await,
         (Next::Rest(reason), _) => Ok(Sent::Failed(reason)),
         (Next::Follow, Some(row)) => follow(control, &row, false).await,
         _ => {
@@ -105,6 +109,7 @@ pub(super) async fn send_first(control: &Control, row: &ChainTx) -> anyhow::Resu
 pub(super) async fn under_way(control: &Control, key: &str) -> anyhow::Result<Option<Sent>> {
     match control.store.chain_tx(key).await? {
         Some(row) if row.state == ChainTxState::Pending => follow(control, &row, false).await.map(Some),
+        Some(row) if row.state == ChainTxState::Confirmed => look_again(control, &row).await.map(Some),
         _ => Ok(None),
     }
 }
@@ -128,8 +133,35 @@ pub(super) fn row(
     }
 }
 
-/// Sends a written transaction and looks what became of it. `fresh` when it was never handed over before.
+/// Sends a written transaction, looks what became of it, and writes that down. `fresh` when it was never handed over
+/// before.
 pub(super) async fn follow(control: &Control, row: &ChainTx, fresh: bool) -> anyhow::Result<Sent> {
+    let sent = hand_over(control, row, fresh).await?;
+    match &sent {
+        Sent::Failed(reason) => tracing::warn!(key = row.key, reason, "the chain refused a transaction"),
+        Sent::Confirmed => tracing::debug!(key = row.key, signature = row.signature, "confirmed"),
+        Sent::Waiting | Sent::Expired => {}
+    }
+    remember(control, &row.signature, &sent).await?;
+    Ok(sent)
+}
+
+/// Looks again at what was confirmed when its caller does not see what it did: a node of the chain lags, or a fork took
+/// it back. Then the same bytes are sent until they can land no more; only then is their key free.
+pub(super) async fn look_again(control: &Control, row: &ChainTx) -> anyhow::Result<Sent> {
+    let status = control.rpc.status(&row.signature.parse()?).await?;
+    if status.is_some_and(|status| status.error.is_none() && status.commitment >= Commitment::Confirmed) {
+        return Ok(Sent::Confirmed);
+    }
+    tracing::warn!(key = row.key, signature = row.signature, "what was confirmed is gone; it is sent again");
+    let sent = hand_over(control, row, false).await?;
+    if matches!(sent, Sent::Failed(_) | Sent::Expired) {
+        control.store.chain_tx_gone(&row.signature).await?;
+    }
+    Ok(sent)
+}
+
+async fn hand_over(control: &Control, row: &ChainTx, fresh: bool) -> anyhow::Result<Sent> {
     let transaction = SignedTransaction::from_bytes(row.bytes.clone())?;
     let refused = match control.rpc.send(&transaction).await {
         Ok(()) => None,
@@ -141,26 +173,21 @@ pub(super) async fn follow(control: &Control, row: &ChainTx, fresh: bool) -> any
         }
         Err(error) => return Err(error.into()),
     };
-    let sent = match refused {
-        Some(reason) if fresh && control.rpc.status(&transaction.signature()).await?.is_none() => Sent::Failed(reason),
+    match refused {
+        Some(reason) if fresh && control.rpc.status(&transaction.signature()).await?.is_none() => {
+            Ok(Sent::Failed(reason))
+        }
         _ => {
             let wait = if fresh { CONFIRM_WAIT } else { Duration::ZERO };
             match control.rpc.confirm(&transaction, row.last_valid_height, wait).await {
-                Ok(_) => Sent::Confirmed,
-                Err(ConfirmError::Failed { failure, .. }) => Sent::Failed(failure.to_string()),
-                Err(ConfirmError::Expired { .. }) => Sent::Expired,
-                Err(ConfirmError::Deadline { .. }) => Sent::Waiting,
-                Err(error) => return Err(error.into()),
+                Ok(_) => Ok(Sent::Confirmed),
+                Err(ConfirmError::Failed { failure, .. }) => Ok(Sent::Failed(failure.to_string())),
+                Err(ConfirmError::Expired { .. }) => Ok(Sent::Expired),
+                Err(ConfirmError::Deadline { .. }) => Ok(Sent::Waiting),
+                Err(error) => Err(error.into()),
             }
         }
-    };
-    match &sent {
-        Sent::Failed(reason) => tracing::warn!(key = row.key, reason, "the chain refused a transaction"),
-        Sent::Confirmed => tracing::debug!(key = row.key, signature = row.signature, "confirmed"),
-        Sent::Waiting | Sent::Expired => {}
     }
-    remember(control, &row.signature, &sent).await?;
-    Ok(sent)
 }
 
 pub(super) async fn remember(control: &Control, signature: &str, sent: &Sent) -> anyhow::Result<()> {
@@ -204,7 +231,7 @@ mod tests {
         let now = UnixMs(1_000);
         let next = |row: Option<ChainTx>| next(row.as_ref(), &[instruction(1)], now);
         assert_eq!(next(None), Next::Sign);
-        assert_eq!(next(Some(written(ChainTxState::Confirmed, 1))), Next::Done);
+        assert_eq!(next(Some(written(ChainTxState::Confirmed, 1))), Next::Look);
         assert_eq!(next(Some(written(ChainTxState::Pending, 2))), Next::Follow, "whatever it asks");
         assert_eq!(next(Some(written(ChainTxState::Expired, 1))), Next::Sign);
     }

@@ -160,6 +160,7 @@ async fn all_operations(store: &dyn Store) -> Vec<String> {
         chain_tx_put(&transaction);
         chain_tx_put(&chain_tx("fill/1", 2, Some(job.id)));
         chain_tx_state(&transaction.signature, ChainTxState::Confirmed, "");
+        chain_tx_gone(&transaction.signature);
         epoch_put(&epoch);
         epoch_put(&epoch);
         receipt_put(job.id, &Digest(id32(9)), "{}");

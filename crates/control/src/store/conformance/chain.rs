@@ -28,6 +28,22 @@ pub(super) async fn a_key_has_one_live_transaction(at: &Fresh) {
     assert_eq!(store.chain_tx("fill/c").await.unwrap(), None);
 }
 
+pub(super) async fn a_confirmed_transaction_that_is_gone_frees_its_key(at: &Fresh) {
+    let store = at.open().await;
+    let (first, second) = (chain_tx("fill/a", 1, None), chain_tx("fill/a", 2, None));
+    store.chain_tx_put(&first).await.unwrap();
+    assert_conflict(store.chain_tx_gone("signature-1").await, "transaction");
+    store.chain_tx_state("signature-1", ChainTxState::Confirmed, "").await.unwrap();
+    store.chain_tx_gone("signature-1").await.unwrap();
+    store.chain_tx_gone("signature-1").await.unwrap();
+    assert_conflict(store.chain_tx_state("signature-1", ChainTxState::Confirmed, "").await, "transaction");
+    assert_eq!(store.chain_tx("fill/a").await.unwrap().unwrap().state, ChainTxState::Expired);
+    assert_eq!(store.chain_tx_put(&second).await.unwrap(), second);
+    store.chain_tx_state("signature-2", ChainTxState::Failed, "slippage").await.unwrap();
+    assert_conflict(store.chain_tx_gone("signature-2").await, "transaction");
+    assert_not_found(store.chain_tx_gone("unknown").await, "transaction");
+}
+
 pub(super) async fn what_became_of_a_transaction_is_final(at: &Fresh) {
     let store = at.open().await;
     let states = [ChainTxState::Confirmed, ChainTxState::Failed, ChainTxState::Expired];

@@ -159,6 +159,7 @@ on_both_engines! {
     pods::observations_only_grow,
     pods::commands_wait_in_order_for_their_first_answer,
     chain::a_key_has_one_live_transaction,
+    chain::a_confirmed_transaction_that_is_gone_frees_its_key,
     chain::what_became_of_a_transaction_is_final,
     chain::transactions_of_a_job_come_in_order,
     chain::what_is_under_way_comes_in_order,

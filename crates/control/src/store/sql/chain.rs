@@ -81,6 +81,18 @@ pub(super) async fn state(tx: &mut Tx<'_>, signature: &str, state: ChainTxState,
     if stands == state.word() { Ok(()) } else { Err(StoreError::Conflict { what: "transaction" }) }
 }
 
+/// Takes back that a transaction was confirmed. Saying it again is fine; one that was never confirmed is a conflict.
+pub(super) async fn gone(tx: &mut Tx<'_>, signature: &str) -> Result<()> {
+    let expired = Value::shown(ChainTxState::Expired.word());
+    let sql = "update chain_txs set state = $2 where signature = $1 and state in ('confirmed', 'expired')";
+    if tx.execute(sql, &[Value::words(signature), expired]).await? == 1 {
+        return Ok(());
+    }
+    let row = tx.query_first("select state from chain_txs where signature = $1", &[Value::words(signature)]).await?;
+    row.ok_or(StoreError::NotFound { what: "transaction" })?;
+    Err(StoreError::Conflict { what: "transaction" })
+}
+
 fn epoch(row: Row) -> Result<Epoch> {
     let mut row = row.read("epoch");
     Ok(Epoch { index: row.int()?, root: Digest(row.array()?), leaves: row.json()?, created: row.time()? })

@@ -245,6 +245,10 @@ impl<E: Engine> Store for Sql<E> {
             .await
     }
 
+    async fn chain_tx_gone(&self, signature: &str) -> Result<()> {
+        self.0.write(Serializable, signature.to_owned(), |signature, tx| Box::pin(chain::gone(tx, signature))).await
+    }
+
     async fn epoch_put(&self, epoch: &Epoch) -> Result<Epoch> {
         self.0.write(Serializable, epoch.clone(), |epoch, tx| Box::pin(chain::epoch_put(tx, epoch))).await
     }
