@@ -5,21 +5,11 @@ use std::collections::BTreeSet;
 
 use atoll_api::receipt::Receipt;
 use atoll_domain::cluster::PodState;
-use atoll_domain::id::JobId;
 use atoll_domain::job::JobState;
-use atoll_interface::settlement::Pay;
 
-use crate::whole::{Draft, Hand, Net, Operator, PURSE, until};
+use crate::whole::{Case, Hand, Net, Operator, until};
 
-/// One operator, two hands linked to it, and a job of two devices that runs.
-struct Running {
-    net: Net,
-    operator: Operator,
-    hands: Vec<Hand>,
-    draft: Draft,
-    job: JobId,
-}
-
+/// One operator, two hands linked to it.
 async fn network() -> (Net, Operator, Vec<Hand>) {
     let net = Net::start().await;
     let operator = net.operator(1, "0/1").await;
@@ -27,71 +17,17 @@ async fn network() -> (Net, Operator, Vec<Hand>) {
     for hand in &hands {
         hand.link(&operator);
     }
-    until("workers are linked and on offer", || async {
-        let control = operator.control();
-        let market = control.market.snapshot();
-        let offered = market.is_some_and(|view| view.offers.len() == 2 && view.network.epoch_s == 4);
-        offered && hands.iter().all(|hand| control.links.is_linked(hand.id()))
-    })
-    .await;
+    Case::linked(&operator, &hands).await;
     (net, operator, hands)
 }
 
-async fn running() -> Running {
+/// The same with a job of two devices that runs.
+async fn running() -> Case {
     let (net, operator, hands) = network().await;
     let draft = net.draft(&operator, 2, 3600).await;
-    let job = net.submit(&operator.client(&net).await, &draft, 1).await.job;
-    operator.wait_state(job, JobState::Running).await;
-    until("the head knows the command", || async { !net.machines.submissions().is_empty() }).await;
-    Running { net, operator, hands, draft, job }
-}
-
-impl Running {
-    /// Waits until some of what was served is booked on the chain.
-    async fn settled_some(&self) {
-        let order = atoll_chain::Address(self.draft.order.0);
-        until("something is booked", || async {
-            let leases = self.net.market().leases_of(&order).await.unwrap();
-            leases.len() == 2 && leases.iter().all(|lease| lease.value.device_seconds_paid > 0)
-        })
-        .await;
-    }
-
-    /// Ends the command, waits for the receipt and holds the books against it.
-    async fn finish(&self) -> atoll_api::receipt::ReceiptBody {
-        self.net.machines.finish();
-        self.operator.wait_state(self.job, JobState::Succeeded).await;
-        let client = self.operator.client(&self.net).await;
-        let receipt: Receipt = serde_json::from_value(client.receipt(self.job).await.unwrap()).unwrap();
-        let body = receipt.open().unwrap();
-        assert!(self.net.order(&self.draft.order).await.is_none(), "the order is closed");
-        self.check_books(&body).await;
-        body
-    }
-
-    /// Every unit is where the receipt says, and nobody was paid for more than its machine served.
-    async fn check_books(&self, body: &atoll_api::receipt::ReceiptBody) {
-        let money = &body.money;
-        assert_eq!(money.escrow.0, money.paid.0 + money.refunded.0 + money.fees.0);
-        assert_eq!(self.net.balance(self.net.renters()).await, PURSE - money.escrow.0 + money.refunded.0);
-        let mut paid = 0;
-        for hand in &self.hands {
-            let stake = 200_000_000_000;
-            let earned = self.net.balance(hand.supplier).await + stake - PURSE;
-            let mine = body.leases.iter().filter(|lease| lease.supplier.0 == hand.supplier.0);
-            let (mut said, mut seconds) = (0, 0);
-            for lease in mine {
-                let leaf = lease.attested.as_ref().expect("every lease has its final leaf");
-                said += Pay::of(lease.rate, leaf.device_seconds, body.order.fee_bps).unwrap().supplier();
-                seconds += leaf.device_seconds;
-            }
-            assert_eq!(earned, said);
-            assert!(seconds <= hand.served_s() + 1, "{seconds} s are paid, {} s were served", hand.served_s());
-            paid += earned;
-        }
-        assert_eq!(paid, money.paid.0);
-        assert_eq!(self.net.tokens_everywhere().await, self.net.supply().await, "no token is nowhere");
-    }
+    let case = Case::submitted(net, operator, hands, draft).await;
+    case.runs().await;
+    case
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -171,9 +107,8 @@ async fn a_store_from_before_the_order_is_brought_up_to_the_chain() {
     until("workers are back", || async { hands.iter().all(|hand| operator.control().links.is_linked(hand.id())) })
         .await;
     let draft = net.draft(&operator, 2, 3600).await;
-    let job = net.submit(&operator.client(&net).await, &draft, 1).await.job;
-    operator.wait_state(job, JobState::Running).await;
-    let mut it = Running { net, operator, hands, draft, job };
+    let mut it = Case::submitted(net, operator, hands, draft).await;
+    it.operator.wait_state(it.job, JobState::Running).await;
     it.settled_some().await;
     it.operator.kill().await;
     it.operator.restore(copy.path());

@@ -5,8 +5,10 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests, which no simulation runs")]
 
 mod adopt;
+mod away;
 mod dying;
 mod extend;
+mod forks;
 mod fuzz;
 mod http;
 mod link;
@@ -16,4 +18,5 @@ mod orphan;
 mod pods;
 mod rig;
 mod submit;
+mod time;
 mod whole;

@@ -26,8 +26,8 @@ use serde_json::json;
 use tokio::sync::broadcast;
 use tokio_tungstenite::tungstenite::Message;
 
-use super::{Net, Operator};
-use crate::rig::{Socket, dial_at, facts, now};
+use super::{Clock, Net, Operator};
+use crate::rig::{Socket, dial_at, facts};
 
 /// What all machines of a network have in common: which submissions the heads know.
 #[derive(Clone, Default)]
@@ -99,6 +99,7 @@ struct Inner {
     says: broadcast::Sender<Body>,
     machines: Machines,
     market: Market,
+    clock: Clock,
 }
 
 impl Hand {
@@ -110,6 +111,7 @@ impl Hand {
             says: broadcast::channel(4096).0,
             machines: net.machines.clone(),
             market: Market::new(Rpc::clone(&net.rpc)),
+            clock: net.clock.clone(),
         });
         let hand = Self { supplier, inner, life: Life::default() };
         hand.task(Arc::clone(&hand.inner).machine());
@@ -197,7 +199,7 @@ impl Inner {
     }
 
     fn meter(&self) {
-        let at = now();
+        let at = self.clock.time();
         for (id, pod) in &mut self.lock().pods {
             let Some(since) = pod.since else { continue };
             pod.served_ms += at.0.saturating_sub(since.0);
@@ -212,7 +214,7 @@ impl Inner {
             lease: pod.lease,
             records: pod.records,
             served_ms: pod.served_ms,
-            until: now(),
+            until: self.clock.time(),
             cpu_ms: 1,
             head: Digest::of(b"head"),
         };
@@ -294,7 +296,7 @@ impl Inner {
         let mut state = self.lock();
         let Some(pod) = state.pods.get_mut(&id) else { return Err("pod_unknown") };
         if pod.state == "prepared" {
-            (pod.state, pod.since) = ("running", Some(now()));
+            (pod.state, pod.since) = ("running", Some(self.clock.time()));
             self.machines.lock().running.insert(id, (pod.order, pod.fence, pod.address));
             self.say(Body::PodReport(Self::report(&id, pod)));
         }

@@ -1,6 +1,9 @@
 //! A whole network in one process: the local chain with the real program, operators with their reconcilers, and hands:
 //! workers that speak the real link protocol and run no pods.
 
+mod books;
+mod clock;
+mod gate;
 mod hand;
 
 use std::collections::BTreeMap;
@@ -22,15 +25,19 @@ use atoll_chain::spl::{
 use atoll_chain::{Address, Instruction, Keypair, Rpc, RpcConfig};
 use atoll_control::config::{Config, Overrides};
 use atoll_control::control::Control;
-use atoll_control::serve::{Node, RealWorld};
+use atoll_control::serve::Node;
 use atoll_domain::id::JobId;
 use atoll_domain::job::{Bundle, ClusterKind, JobSpec, JobState, SignedSpec};
 use atoll_domain::key::{Digest, PublicKey, SecretKey};
 use atoll_interface::instruction::PostOrder;
 use atoll_life::Life;
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use crate::rig::{new_key, now, pack};
+use crate::rig::{new_key, pack};
+pub(crate) use books::Case;
+pub(crate) use clock::Clock;
+pub(crate) use gate::{Gate, Way};
 pub(crate) use hand::{Hand, Machines};
 
 const ATL: u64 = 1_000_000_000;
@@ -58,6 +65,8 @@ pub(crate) struct Net {
     pub(crate) attestor_seed: [u8; 32],
     orders: Mutex<u64>,
     pub(crate) machines: Machines,
+    /// What all of its processes take for the time.
+    pub(crate) clock: Clock,
 }
 
 impl Net {
@@ -66,6 +75,8 @@ impl Net {
         let folder = tempfile::tempdir().unwrap();
         let mut config = LocalChainConfig::new(folder.path().join("chain"), [7; 32]);
         config.listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        let clock = Clock::default();
+        config.clock = Arc::new(clock.clone());
         let chain = serve(config).await.unwrap();
         let url = chain.url();
         let net = Self {
@@ -79,6 +90,7 @@ impl Net {
             attestor_seed: [4; 32],
             orders: Mutex::new(0),
             machines: Machines::default(),
+            clock,
         };
         net.make().await;
         net
@@ -202,6 +214,7 @@ impl Net {
             life: Life::default(),
             control: None,
             node: PublicKey(node.address().0),
+            clock: self.clock.clone(),
         };
         operator.start().await;
         operator
@@ -232,6 +245,20 @@ impl Net {
         Market::new(self.rpc.clone())
     }
 
+    /// Has the chain misbehave: the parameter of `atoll_faults`.
+    pub(crate) async fn misbehave(&self, order: serde_json::Value) -> serde_json::Value {
+        let body = json!({ "jsonrpc": "2.0", "id": 1, "method": "atoll_faults", "params": [order] });
+        let answer = reqwest::Client::new().post(&self.url).json(&body).send().await.unwrap();
+        let answer: serde_json::Value = answer.json().await.unwrap();
+        assert!(answer["error"].is_null(), "{answer}");
+        answer["result"].clone()
+    }
+
+    /// A gate before this chain.
+    pub(crate) async fn gate(&self) -> Gate {
+        Gate::to(&self.url).await
+    }
+
     /// The order account, if it stands.
     pub(crate) async fn order(&self, order: &PublicKey) -> Option<atoll_interface::layout::Order> {
         self.market().order(&Address(order.0)).await.unwrap().map(|found| found.value)
@@ -239,6 +266,17 @@ impl Net {
 
     /// A job for `devices` devices at an operator, to be submitted as often as one likes.
     pub(crate) async fn draft(&self, operator: &Operator, devices: u32, seconds: u32) -> Draft {
+        self.draft_filled_within(60, operator, devices, seconds).await
+    }
+
+    /// The same for an order that takes fills for `fill_s`.
+    pub(crate) async fn draft_filled_within(
+        &self,
+        fill_s: u32,
+        operator: &Operator,
+        devices: u32,
+        seconds: u32,
+    ) -> Draft {
         let nonce = {
             let mut orders = self.orders.lock().unwrap();
             *orders += 1;
@@ -274,7 +312,7 @@ impl Net {
             region: 0,
             price_cap_uusd: 100_000,
             duration_s: seconds,
-            fill_s: 60,
+            fill_s,
             spec_root: signed.root().0,
             fill_root: [0; 32],
             solvers: [operator.node.0, [0; 32], [0; 32]],
@@ -290,12 +328,22 @@ impl Net {
 
     /// Submits a draft; a retry has the same idempotency key and another seal.
     pub(crate) async fn submit(&self, client: &Client, draft: &Draft, try_no: u8) -> JobView {
+        self.try_submit(client, draft, try_no).await.unwrap()
+    }
+
+    /// The same where it may be refused.
+    pub(crate) async fn try_submit(
+        &self,
+        client: &Client,
+        draft: &Draft,
+        try_no: u8,
+    ) -> Result<JobView, atoll_api::client::ClientError> {
         client.put_blob(Digest::of(BUNDLE), BUNDLE.to_vec()).await.unwrap();
         let idempotency_key = format!("job-{}", draft.nonce);
         let mut nonce = [try_no; 16];
         nonce[..8].copy_from_slice(&draft.nonce.to_le_bytes());
-        let seal = Sealing { wallet: &self.renter, now: now(), nonce, idempotency_key: &idempotency_key };
-        client.submit(&draft.signed, &draft.transaction, &seal).await.unwrap()
+        let seal = Sealing { wallet: &self.renter, now: self.clock.time(), nonce, idempotency_key: &idempotency_key };
+        client.submit(&draft.signed, &draft.transaction, &seal).await
     }
 }
 
@@ -317,6 +365,7 @@ pub(crate) struct Operator {
     life: Life,
     control: Option<Arc<Control>>,
     pub(crate) node: PublicKey,
+    clock: Clock,
     /// The state folder whose store and objects it uses.
     store: PathBuf,
     /// What is put between the node and its store.
@@ -344,6 +393,7 @@ impl Operator {
             life: Life::default(),
             control: None,
             node: self.node,
+            clock: self.clock.clone(),
         };
         node.start().await;
         node
@@ -370,12 +420,12 @@ impl Operator {
         let config = Config::read(None, flags).unwrap();
         let (told, tells) = tokio::sync::oneshot::channel();
         self.life = Life::default();
-        let (life, around) = (self.life.clone(), self.around);
+        let (life, around, world) = (self.life.clone(), self.around, Arc::new(self.clock.clone()));
         tokio::spawn(async move {
             let node = async move {
                 let stop = CancellationToken::new();
                 let store = around(atoll_control::store::open(&config.store).await.unwrap());
-                let node = Node::listen(config, store, Arc::new(RealWorld), stop.clone()).await.unwrap();
+                let node = Node::listen(config, store, world, stop.clone()).await.unwrap();
                 let reconcilers = atoll_control::tasks::spawn(&node.control, &stop);
                 told.send((Arc::clone(&node.control), node.address)).unwrap();
                 std::future::pending::<()>().await;

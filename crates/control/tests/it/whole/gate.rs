@@ -1,0 +1,130 @@
+//! What stands between a node and its chain: a provider of RPC that is away, throttles, loses what it was given, or has
+//! another cluster behind the same URL.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use atoll_chain::SignedTransaction;
+use axum::body::{Body, Bytes};
+use axum::response::{IntoResponse as _, Response};
+use base64::Engine as _;
+use serde_json::{Value, json};
+
+/// How requests fare.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// They pass.
+    Open,
+    /// The connection breaks.
+    Away,
+    /// HTTP 429.
+    TooMany,
+    /// Transactions are taken, and given to nobody. Everything else passes.
+    Swallows,
+}
+
+#[derive(Clone)]
+pub(crate) struct Gate(Arc<Inner>);
+
+struct Inner {
+    url: String,
+    state: Mutex<State>,
+    http: reqwest::Client,
+}
+
+struct State {
+    to: String,
+    way: Way,
+    /// Requests that did not pass.
+    refused: u32,
+    /// Transactions that were swallowed.
+    swallowed: Vec<SignedTransaction>,
+}
+
+impl Gate {
+    pub(super) async fn to(to: &str) -> Self {
+        let listener = tokio::net::TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let state = Mutex::new(State { to: to.to_owned(), way: Way::Open, refused: 0, swallowed: Vec::new() });
+        let gate = Self(Arc::new(Inner { url, state, http: reqwest::Client::new() }));
+        let handler = {
+            let gate = gate.clone();
+            move |body: Bytes| {
+                let gate = gate.clone();
+                async move { gate.pass(body).await }
+            }
+        };
+        let router = axum::Router::new().route("/", axum::routing::post(handler));
+        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        gate
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        &self.0.url
+    }
+
+    pub(crate) fn set(&self, way: Way) {
+        let mut state = self.0.state.lock().unwrap();
+        (state.way, state.refused) = (way, 0);
+    }
+
+    /// Puts another cluster behind the same URL; gives the one before.
+    pub(crate) fn lead(&self, to: &str) -> String {
+        std::mem::replace(&mut self.0.state.lock().unwrap().to, to.to_owned())
+    }
+
+    /// Requests that did not pass since the way was set.
+    pub(crate) fn refused(&self) -> u32 {
+        self.0.state.lock().unwrap().refused
+    }
+
+    /// What was swallowed, in order, each as often as it was sent.
+    pub(crate) fn swallowed(&self) -> Vec<SignedTransaction> {
+        self.0.state.lock().unwrap().swallowed.clone()
+    }
+
+    async fn pass(&self, body: Bytes) -> Response {
+        let (to, way) = {
+            let mut state = self.0.state.lock().unwrap();
+            if matches!(state.way, Way::Away | Way::TooMany) {
+                state.refused += 1;
+            }
+            (state.to.clone(), state.way)
+        };
+        let swallowed = if way == Way::Swallows { self.swallow(&body) } else { None };
+        if let Some(answer) = swallowed {
+            return answer;
+        }
+        match way {
+            Way::Away => Body::from_stream(futures_util::stream::once(async {
+                Err::<Bytes, _>(std::io::Error::from(std::io::ErrorKind::ConnectionReset))
+            }))
+            .into_response(),
+            Way::TooMany => axum::http::StatusCode::TOO_MANY_REQUESTS.into_response(),
+            Way::Open | Way::Swallows => {
+                let passed = self.0.http.post(&to).header("content-type", "application/json").body(body);
+                let Ok(answer) = passed.send().await else {
+                    return axum::http::StatusCode::BAD_GATEWAY.into_response();
+                };
+                let status = answer.status();
+                answer.bytes().await.map_or_else(
+                    |_| axum::http::StatusCode::BAD_GATEWAY.into_response(),
+                    |bytes| (status, bytes).into_response(),
+                )
+            }
+        }
+    }
+
+    /// Takes a transaction as a node does that forwards it to nobody; none when it is none.
+    fn swallow(&self, body: &[u8]) -> Option<Response> {
+        let call: Value = serde_json::from_slice(body).unwrap();
+        if call["method"] != "sendTransaction" {
+            return None;
+        }
+        let bytes = base64::engine::general_purpose::STANDARD.decode(call["params"][0].as_str().unwrap()).unwrap();
+        let transaction = SignedTransaction::from_bytes(bytes).unwrap();
+        let answer = json!({ "jsonrpc": "2.0", "id": call["id"], "result": transaction.signature().to_string() });
+        self.0.state.lock().unwrap().swallowed.push(transaction);
+        Some(axum::Json(answer).into_response())
+    }
+}
