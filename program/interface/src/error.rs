@@ -88,6 +88,26 @@ errors! {
     46 FundsShort "the paying token account holds less than the order's worst case";
     47 OrderNotActive "the order is not active: it has not begun, was stopped, or has ended";
     48 LeaseEnded "the lease has ended or holds no device any more";
+    49 StakeBound "the waiting time of the stake is not over, or a vote still binds it";
+    50 CoStakeTooHigh "co-stake would be more than half of the supplier's stake";
+    51 OfferChanged "the offer's terms are not those that the co-staker accepts";
+    52 CoStakeStateWrong "the co-stake is not in the state that this step needs";
+    53 OffersFull "the supplier has as many offers of co-stake as it may have";
+    54 SlotLeased "the slot still holds leased devices";
+    55 PageInUse "the page still holds workers, open leases, stake or offers";
+    56 DeviceKeyKept "the device key is in use, or was retired too recently";
+    57 AskKeyExpired "the delegated key has expired";
+    58 DeviceSlashed "the device was slashed for fraud already";
+    59 SignatureMissing "the transaction holds no ed25519 check of the signature that this needs";
+    60 StatementWrong "the signed statement is of another network, device or form";
+    61 CaseTooOld "the statement is from the future, or older than a fault may be when it is brought";
+    62 ElementRight "the committed element is right: it proves nothing";
+    63 ElementRepeated "the row's wrong element is counted already";
+    64 CaseStateWrong "the case is proven, spent or not yet proven, against what this step needs";
+    65 CasesApart "the two cases are not of one device and one day";
+    66 NotEquivocation "the two votes are not of one key, one epoch and two roots";
+    67 AttestorSlashed "the attestor was slashed for equivocation";
+    68 HarmedRenterMissing "the device is leased: the case must name the lease, so that its renter is paid first";
 }
 
 #[cfg(test)]

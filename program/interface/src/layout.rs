@@ -18,8 +18,6 @@ pub const SEATS_MAX: usize = 256;
 pub const MODELS_MAX: usize = 160;
 
 /// What an account is: its first byte. A number, once given, keeps its meaning.
-///
-/// 11 to 17 are kept for `Vesting`, `Claim`, `CoStake`, `FraudCase`, `Dispute`, `Proposal` and `Vote`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {
@@ -43,6 +41,26 @@ pub enum Kind {
     Attestor = 9,
     /// [`Epoch`]
     Epoch = 10,
+    /// [`Vesting`]
+    Vesting = 11,
+    /// [`Claim`]
+    Claim = 12,
+    /// [`CoStake`]
+    CoStake = 13,
+    /// [`FraudCase`]
+    FraudCase = 14,
+    /// [`Dispute`]
+    Dispute = 15,
+    /// [`Proposal`]
+    Proposal = 16,
+    /// [`Vote`]
+    Vote = 17,
+    /// [`Rules`]
+    Rules = 18,
+    /// [`AskKey`]
+    AskKey = 19,
+    /// [`Reward`]
+    Reward = 20,
 }
 
 /// Plain bytes that may be viewed as a struct.
@@ -241,6 +259,16 @@ macro_rules! records {
     )*};
 }
 
+mod fault;
+mod reward;
+mod rules;
+mod stake;
+
+pub use fault::{CASE_PROVEN, CASE_SPENT, DISPUTE_APPEALED, DISPUTE_DECIDED, Dispute, FraudCase};
+pub use reward::{Claim, Reward, Vesting};
+pub use rules::{Proposal, RULES_GOVERNED, Rules, Vote};
+pub use stake::{AskKey, CO_STAKE_HELD, CO_STAKE_LEAVING, CO_STAKE_OFFERED, CO_STAKE_WAITING, CoStake};
+
 records! {
     Config rows Seat by seat_count;
     Catalogue rows GpuModel by model_count;
@@ -404,16 +432,28 @@ plain! {
         unbonding: u64,
         /// When the unbonding stake may leave, Unix seconds.
         unbond_at: i64,
-        /// Share price of co-stake after slashes.
+        /// What slashes left of one unit of co-stake, in [`crate::stake::WHOLE`]ths; 0 is whole.
         slash_index: u64,
         /// When stake was last raised from zero, Unix seconds.
         stake_since: i64,
         /// Lost leases held against the supplier.
         strikes: u32,
+        /// Slots of this page that hold no worker; the next registration takes the first of them.
+        free_slots: u16,
+        /// Leases of this page that are not closed and have [`LEASE_COUNTED`].
+        leases_open: u16,
+        /// Co-stake on its way out, still slashable, base units.
+        costake_leaving: u64,
+        /// When own stake was last raised, Unix seconds: stake raised after a proposal does not vote on it.
+        raised_at: i64,
+        /// Offers of co-stake that are not closed.
+        offers: u16,
+        /// Votes not given back: while there are any, stake does not unbond.
+        votes_open: u16,
+        /// [`PAGE_COUNTED`]
+        flags: u32,
         /// Zero.
-        spare: u32,
-        /// Zero.
-        reserve: [u8; 32],
+        reserve: [u8; 8],
     }
 
     /// One worker.
@@ -440,12 +480,17 @@ plain! {
         tier: u8,
         /// The highest assurance class it serves.
         class: u8,
-        /// [`SLOT_USED`], [`SLOT_SUSPENDED`], [`SLOT_DRAINING`].
+        /// [`SLOT_USED`], [`SLOT_SUSPENDED`], [`SLOT_DRAINING`], [`SLOT_SLASHED`].
         flags: u8,
+        /// Score, thousandths; 0 is none yet.
+        score_milli: u16,
         /// Zero.
-        spare: [u8; 6],
+        spare: [u8; 4],
+        /// Stake that its devices require, as added to [`FleetPage::required`]; 0 when it was registered before this was
+        /// kept.
+        required: u64,
         /// Zero.
-        reserve: [u8; 24],
+        reserve: [u8; 16],
     }
 
     /// Makes a device key unique in the network.
@@ -456,7 +501,7 @@ plain! {
         version: u8,
         /// Bump of the account's address.
         bump: u8,
-        /// Zero.
+        /// [`DEVICE_SLASHED`]
         flags: u8,
         /// Slot of the page.
         slot: u16,
@@ -472,8 +517,11 @@ plain! {
         spare2: u32,
         /// When it was retired, Unix seconds; 0 while in use.
         retired_at: i64,
+        /// Stake that its devices required at registration: what a fault of theirs can cost. 0 when it was registered
+        /// before this was kept.
+        stake: u64,
         /// Zero.
-        reserve: [u8; 32],
+        reserve: [u8; 24],
     }
 
     /// What a renter wants, with escrow. Its vault holds `escrow + fees + owed`.
@@ -556,8 +604,16 @@ plain! {
         active_at: i64,
         /// When its leases end; 0 before it is active.
         end: i64,
+        /// Regions wanted, one bit each; 0 is any. Beside `region`, which names one.
+        region_mask: u64,
+        /// Lowest score wanted, thousandths; 0 is any.
+        score_min_milli: u16,
         /// Zero.
-        reserve: [u8; 32],
+        spare: u16,
+        /// Spot: seconds of notice before the supplier takes devices back; 0 is not spot.
+        notice_s: u32,
+        /// Zero.
+        reserve: [u8; 16],
     }
 
     /// A group of slots of one page with one device mask and one rate.
@@ -568,7 +624,7 @@ plain! {
         version: u8,
         /// Bump of the account's address.
         bump: u8,
-        /// [`LEASE_FINAL`], [`LEASE_LOSS_BLAMED`]
+        /// [`LEASE_FINAL`], [`LEASE_LOSS_BLAMED`], [`LEASE_COUNTED`], [`LEASE_FROZEN`], [`LEASE_CEILING`]
         flags: u8,
         /// Number of the lease in its order.
         n: u16,
@@ -606,8 +662,12 @@ plain! {
         share_milli: u16,
         /// Zero.
         spare: u16,
+        /// With [`LEASE_CEILING`]: the most device-seconds that may ever be settled, by a dispute's verdict.
+        ceiling: u64,
+        /// Spot: when the supplier takes the devices back; 0 without a notice.
+        reclaim_at: i64,
         /// Zero.
-        reserve: [u8; 32],
+        reserve: [u8; 16],
         /// Slots not released, one bit each.
         bitmap: [u8; BITMAP_LEN],
     }
@@ -656,8 +716,8 @@ plain! {
         vault_bump: u8,
         /// Its seat: the bit of its votes.
         seat: u16,
-        /// Zero.
-        spare: u16,
+        /// [`ATTESTOR_SLASHED`]
+        flags: u16,
         /// The wallet that staked.
         owner: Address,
         /// The key that votes.
@@ -723,12 +783,26 @@ pub const SLOT_USED: u8 = 1;
 pub const SLOT_SUSPENDED: u8 = 2;
 /// The slot takes no new lease.
 pub const SLOT_DRAINING: u8 = 4;
+/// The slot's devices were slashed for fraud: it serves nobody until it is retired.
+pub const SLOT_SLASHED: u8 = 8;
+/// The page counts its open leases, so that it can tell when it may be closed. Pages made before that never close.
+pub const PAGE_COUNTED: u32 = 1;
+/// The device was slashed for fraud; it is not slashed again.
+pub const DEVICE_SLASHED: u8 = 1;
+/// The attestor signed two roots of one epoch: its stake is gone, and its key votes no more.
+pub const ATTESTOR_SLASHED: u16 = 1;
 /// The renter stopped the order: it takes no more fills.
 pub const ORDER_STOPPED: u8 = 1;
 /// A leaf with the final flag is settled.
 pub const LEASE_FINAL: u8 = 1;
 /// A settled leaf blamed the supplier for a loss.
 pub const LEASE_LOSS_BLAMED: u8 = 2;
+/// The lease's page counts it in [`FleetPage::leases_open`].
+pub const LEASE_COUNTED: u8 = 4;
+/// A dispute is open: nothing is settled.
+pub const LEASE_FROZEN: u8 = 8;
+/// A dispute ended in [`Lease::ceiling`].
+pub const LEASE_CEILING: u8 = 16;
 /// The wallet revoked the key.
 pub const BUDGET_REVOKED: u8 = 1;
 

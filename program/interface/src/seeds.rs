@@ -87,3 +87,63 @@ pub const fn attestor_vault(attestor: &Address) -> [&[u8]; 2] {
 pub const fn epoch<'a>(index: &'a [u8; 8], root: &'a Hash) -> [&'a [u8]; 3] {
     [b"epoch", index, root]
 }
+
+/// Seeds of [`crate::layout::Rules`].
+#[must_use]
+pub const fn rules() -> [&'static [u8]; 1] {
+    [b"rules"]
+}
+
+/// Seeds of [`crate::layout::AskKey`].
+#[must_use]
+pub const fn ask_key<'a>(supplier: &'a Address, key: &'a Address) -> [&'a [u8]; 3] {
+    [b"asks", supplier, key]
+}
+
+/// Seeds of [`crate::layout::CoStake`]; `page` is the supplier's page 0, `n` a u16.
+#[must_use]
+pub const fn costake<'a>(page: &'a Address, n: &'a [u8; 2]) -> [&'a [u8]; 3] {
+    [b"costake", page, n]
+}
+
+/// Seeds of [`crate::layout::FraudCase`]; `statement` is the SHA-256 of what the device signed.
+#[must_use]
+pub const fn fraud<'a>(device: &'a Address, statement: &'a Hash) -> [&'a [u8]; 3] {
+    [b"fraud", device, statement]
+}
+
+/// Seeds of [`crate::layout::Dispute`]; `index` is the epoch's, a u64.
+#[must_use]
+pub const fn dispute<'a>(lease: &'a Address, index: &'a [u8; 8]) -> [&'a [u8]; 3] {
+    [b"dispute", lease, index]
+}
+
+/// Seeds of [`crate::layout::Proposal`]; `n` is a u64.
+#[must_use]
+pub const fn proposal(n: &[u8; 8]) -> [&[u8]; 2] {
+    [b"proposal", n]
+}
+
+/// Seeds of [`crate::layout::Vote`]; `page` is the supplier's page 0.
+#[must_use]
+pub const fn vote<'a>(proposal: &'a Address, page: &'a Address) -> [&'a [u8]; 3] {
+    [b"vote", proposal, page]
+}
+
+/// Seeds of [`crate::layout::Reward`]; `hour` is a u64.
+#[must_use]
+pub const fn reward<'a>(hour: &'a [u8; 8], root: &'a Hash) -> [&'a [u8]; 3] {
+    [b"reward", hour, root]
+}
+
+/// Seeds of [`crate::layout::Claim`]; `page` is the supplier's page 0.
+#[must_use]
+pub const fn claim(page: &Address) -> [&[u8]; 2] {
+    [b"claim", page]
+}
+
+/// Seeds of [`crate::layout::Vesting`]; `n` is a u16.
+#[must_use]
+pub const fn vesting<'a>(beneficiary: &'a Address, n: &'a [u8; 2]) -> [&'a [u8]; 3] {
+    [b"vesting", beneficiary, n]
+}

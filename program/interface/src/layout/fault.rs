@@ -1,0 +1,123 @@
+//! Evidence of faults, gathered step by step.
+
+use super::{Kind, Plain, Record};
+use crate::{Address, Hash};
+use core::mem::{align_of, size_of};
+
+records! {
+    FraudCase;
+    Dispute;
+}
+
+plain! {
+    /// One signed statement of a capacity challenge, and the wrong elements found in it.
+    384 FraudCase {
+        /// [`Kind::FraudCase`]
+        kind: u8,
+        /// 1
+        version: u8,
+        /// Bump of the account's address.
+        bump: u8,
+        /// [`CASE_PROVEN`], [`CASE_SPENT`]
+        flags: u8,
+        /// Wrong elements so far, in distinct rows.
+        wrong: u16,
+        /// Zero.
+        spare: u16,
+        /// Side of the matrices.
+        n: u32,
+        /// The rows of the wrong elements.
+        rows: [u32; 3],
+        /// The device key that signed.
+        device: Address,
+        /// Its [`super::DeviceKey`] account's page.
+        page: Address,
+        /// Seed of the challenge.
+        seed: Hash,
+        /// Root over the committed product.
+        root: Hash,
+        /// Time in the statement, Unix seconds.
+        at: i64,
+        /// Who opened the case, paid its rent and takes the bounty.
+        opener: Address,
+        /// The harmed renter; zero when none leased the device.
+        renter: Address,
+        /// What that renter can have paid for the device, base units: the most that it gets back.
+        harm: u64,
+        /// Stake of the device that the case puts at risk, base units.
+        stake: u64,
+        /// When the case was opened, Unix seconds.
+        opened_at: i64,
+        /// When it was proven, Unix seconds; 0 before.
+        proven_at: i64,
+        /// The lease that holds the device; zero for none.
+        lease: Address,
+        /// Zero.
+        reserve: [u8; 96],
+    }
+
+    /// A bonded dispute on one leaf, judged by a drawn panel of the attestor set's owners.
+    424 Dispute {
+        /// [`Kind::Dispute`]
+        kind: u8,
+        /// 1
+        version: u8,
+        /// Bump of the account's address.
+        bump: u8,
+        /// Bump of the bond vault's address.
+        vault_bump: u8,
+        /// [`DISPUTE_APPEALED`], [`DISPUTE_DECIDED`]
+        flags: u8,
+        /// Votes that make a quorum.
+        quorum: u8,
+        /// Seats drawn.
+        panel_count: u16,
+        /// The frozen lease.
+        lease: Address,
+        /// Root of the epoch whose leaf is disputed.
+        root: Hash,
+        /// That epoch.
+        epoch: u64,
+        /// What the leaf says, device-seconds.
+        claimed: u64,
+        /// What the opener says, device-seconds: the ceiling if the panel agrees.
+        ceiling: u64,
+        /// Who opened it.
+        opener: Address,
+        /// Who appealed; zero before.
+        appellant: Address,
+        /// The opener's bond, base units.
+        bond: u64,
+        /// The appellant's bond, base units.
+        appeal_bond: u64,
+        /// When it was opened, Unix seconds.
+        opened_at: i64,
+        /// The slot whose hash draws the panel.
+        draw_slot: u64,
+        /// Until when the panel votes, Unix seconds.
+        vote_until: i64,
+        /// Until when it may be appealed, Unix seconds.
+        appeal_until: i64,
+        /// One bit a seat drawn.
+        panel: [u8; 32],
+        /// One bit a seat that sides with the opener.
+        votes_for: [u8; 32],
+        /// One bit a seat that sides with the leaf.
+        votes_against: [u8; 32],
+        /// Who paid the account's rent.
+        rent_payer: Address,
+        /// What draws the panel: SHA-256 over the slot's hash and the dispute.
+        draw: Hash,
+        /// Zero.
+        reserve: [u8; 56],
+    }
+}
+
+/// Three wrong elements stand: the stake may be slashed.
+pub const CASE_PROVEN: u8 = 1;
+/// The case served as the second of another one: it proves nothing more.
+pub const CASE_SPENT: u8 = 2;
+/// A larger panel votes.
+pub const DISPUTE_APPEALED: u8 = 1;
+/// The verdict stands.
+pub const DISPUTE_DECIDED: u8 = 2;
