@@ -432,7 +432,8 @@ plain! {
         unbonding: u64,
         /// When the unbonding stake may leave, Unix seconds.
         unbond_at: i64,
-        /// What slashes left of one unit of co-stake, in [`crate::stake::WHOLE`]ths; 0 is whole.
+        /// What slashes left of one unit of co-stake, in [`crate::stake::WHOLE`]ths; 0 is whole: read it by
+        /// [`FleetPage::index`].
         slash_index: u64,
         /// When stake was last raised from zero, Unix seconds.
         stake_since: i64,

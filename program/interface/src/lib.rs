@@ -23,6 +23,7 @@ pub mod merkle;
 pub mod network;
 pub mod seeds;
 pub mod settlement;
+pub mod stake;
 mod wire;
 
 pub use error::Error;

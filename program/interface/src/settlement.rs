@@ -11,7 +11,7 @@ use crate::{
     arithmetic::{add, fee, mul, rate, seconds_between, sub},
     fill::{Slots, bit, set_bit},
     layout::{
-        LEASE_FINAL, LEASE_LOSS_BLAMED, Lease, ORDER_STOPPED, Order, SLOT_DRAINING, SLOT_SUSPENDED, SLOT_USED, Slot,
+        LEASE_FINAL, LEASE_LOSS_BLAMED, Lease, ORDER_STOPPED, Order, SLOT_DRAINING, SLOT_SLASHED, SLOT_SUSPENDED, SLOT_USED, Slot,
     },
     merkle::{FLAG_FINAL, FLAG_LOSS_BLAMED, Leaf},
 };
@@ -235,7 +235,7 @@ impl Order {
         if slot.flags & SLOT_USED == 0 {
             return Err(Error::SlotUnknown);
         }
-        if slot.flags & (SLOT_SUSPENDED | SLOT_DRAINING) != 0 {
+        if slot.flags & (SLOT_SUSPENDED | SLOT_DRAINING | SLOT_SLASHED) != 0 {
             return Err(Error::SlotSuspended);
         }
         if slot.ask_uusd > ask_max || slot.ask_uusd > self.price_cap_uusd {
@@ -387,7 +387,7 @@ impl Lease {
         }
         let held = slots.iter().enumerate().filter(|(number, _)| bit(&self.bitmap, *number));
         for (_, slot) in held {
-            if slot.flags & (SLOT_SUSPENDED | SLOT_DRAINING) != 0 {
+            if slot.flags & (SLOT_SUSPENDED | SLOT_DRAINING | SLOT_SLASHED) != 0 {
                 return Err(Error::SlotSuspended);
             }
             if slot.ask_uusd > self.ask_uusd {

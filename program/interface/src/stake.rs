@@ -1,0 +1,326 @@
+//! Stake, co-stake and slashes: what they do to a supplier's books, as methods without I/O.
+//!
+//! **Invariant:** a stake vault holds `own + unbonding + costake + costake_leaving` of its page 0, and no co-stakers' worth
+//! together is above the last two. A slash takes from all four in the same proportion; co-stake follows by an index, so that
+//! no account of a co-staker need be named.
+
+use crate::{
+    Error,
+    arithmetic::{BPS, add, mul, mul_div, mul_wide, sub},
+    layout::{
+        CO_STAKE_HELD, CO_STAKE_LEAVING, CO_STAKE_OFFERED, CO_STAKE_WAITING, Config, CoStake, DeviceKey, FleetPage,
+        GpuModel, Rules, Slot,
+    },
+};
+
+/// The slash index of a supplier that was never slashed.
+pub const WHOLE: u64 = 1_000_000_000_000_000_000;
+/// How an index of zero is written: 0 is whole.
+const NOTHING: u64 = u64::MAX;
+/// Below this index nobody can co-stake any more: rounding would show.
+const INDEX_MIN: u64 = 1_000_000_000;
+/// Offers of co-stake a supplier may have at once.
+pub const OFFERS_MAX: u16 = 16;
+/// Weight of a model below which stake is not lowered, thousandths.
+const MULTIPLIER_MILLI_MIN: u32 = 1_000;
+/// The longest of any of the rules' times: a year, in seconds.
+const TIME_S_MAX: u32 = 366 * 86_400;
+
+/// Stake that some devices of a model require: `stake_per_device * devices * max(1, multiplier)`.
+///
+/// # Errors
+/// [`Error::Overflow`] when the sum does not fit.
+pub fn required(config: &Config, model: &GpuModel, devices: u8) -> Result<u64, Error> {
+    let weight = model.multiplier_milli.max(MULTIPLIER_MILLI_MIN);
+    mul_div(mul(config.stake_per_device, u64::from(devices))?, u64::from(weight), 1_000)
+}
+
+impl Slot {
+    /// Stake that its devices hold bound. Slots of before this was kept answer by today's parameters.
+    ///
+    /// # Errors
+    /// [`Error::Overflow`] when the sum does not fit.
+    pub fn bound(&self, config: &Config, model: Option<&GpuModel>) -> Result<u64, Error> {
+        match (self.required, model) {
+            (0, Some(model)) => required(config, model, self.devices),
+            (0, None) => mul(config.stake_per_device, u64::from(self.devices)),
+            (bound, _) => Ok(bound),
+        }
+    }
+}
+
+impl Rules {
+    /// Whether the values are in range: nobody gets back what a fault could still cost.
+    ///
+    /// # Errors
+    /// [`Error::ParameterOutOfRange`] otherwise.
+    pub fn check(&self) -> Result<(), Error> {
+        let times = [
+            self.unbond_s,
+            self.exit_wait_s,
+            self.dispute_window_s,
+            self.voting_s,
+            self.appeal_s,
+            self.case_s,
+            self.proposal_s,
+            self.timelock_s,
+        ];
+        let parts = [
+            self.device_slash_bps,
+            self.attestor_slash_bps,
+            self.bounty_bps,
+            self.quorum_bps,
+            self.surcharge_bps,
+            self.feed_width_bps,
+            self.hired_cap_bps,
+            self.enterprise_bps,
+        ];
+        let fault_s = u64::from(self.dispute_window_s) + u64::from(self.voting_s) + u64::from(self.appeal_s);
+        let in_range = times.iter().all(|seconds| *seconds <= TIME_S_MAX)
+            && parts.iter().all(|part| u64::from(*part) <= BPS)
+            && fault_s < u64::from(self.unbond_s);
+        if in_range { Ok(()) } else { Err(Error::ParameterOutOfRange) }
+    }
+}
+
+impl DeviceKey {
+    /// Whether the key stands for the worker in a slot now.
+    #[must_use]
+    pub fn is_of(&self, slot: &Slot) -> bool {
+        self.retired_at == 0 && self.key == slot.device_key && self.generation == slot.generation
+    }
+
+    /// Whether the account may be closed.
+    ///
+    /// # Errors
+    /// [`Error::DeviceKeyKept`] otherwise.
+    pub fn check_close(&self, rules: &Rules, now: i64) -> Result<(), Error> {
+        if self.retired_at == 0 || now < self.retired_at.saturating_add(i64::from(rules.unbond_s)) {
+            return Err(Error::DeviceKeyKept);
+        }
+        Ok(())
+    }
+}
+
+impl FleetPage {
+    /// What slashes left of one unit of co-stake, in [`WHOLE`]ths.
+    #[must_use]
+    pub const fn index(&self) -> u64 {
+        match self.slash_index {
+            0 => WHOLE,
+            NOTHING => 0,
+            index => index,
+        }
+    }
+
+    /// What the stake vault must hold.
+    ///
+    /// # Errors
+    /// [`Error::Overflow`] when the sum does not fit.
+    pub fn staked(&self) -> Result<u64, Error> {
+        add(add(self.own, self.unbonding)?, add(self.costake, self.costake_leaving)?)
+    }
+
+    /// Books own stake that came in.
+    ///
+    /// # Errors
+    /// [`Error::Overflow`] when the sum does not fit.
+    pub fn stake(&mut self, amount: u64, now: i64) -> Result<(), Error> {
+        if self.own == 0 {
+            self.stake_since = now;
+        }
+        self.own = add(self.own, amount)?;
+        self.raised_at = now;
+        Ok(())
+    }
+
+    /// Starts the waiting time of some own stake.
+    ///
+    /// # Errors
+    /// [`Error::NothingToDo`] for nothing, [`Error::StakeBound`] while votes bind it, [`Error::StakeTooLow`] when devices
+    /// require it, [`Error::CoStakeTooHigh`] when co-stake would be more than half.
+    pub fn unstake(&mut self, amount: u64, rules: &Rules, now: i64) -> Result<(), Error> {
+        if amount == 0 {
+            return Err(Error::NothingToDo);
+        }
+        if self.votes_open != 0 {
+            return Err(Error::StakeBound);
+        }
+        let own = self.own.checked_sub(amount).ok_or(Error::StakeTooLow)?;
+        if add(own, self.costake)? < self.required {
+            return Err(Error::StakeTooLow);
+        }
+        if self.costake > own {
+            return Err(Error::CoStakeTooHigh);
+        }
+        self.own = own;
+        self.unbonding = add(self.unbonding, amount)?;
+        self.unbond_at = now.saturating_add(i64::from(rules.unbond_s));
+        Ok(())
+    }
+
+    /// Takes unbonded stake out of the books; the caller moves it to the supplier.
+    ///
+    /// # Errors
+    /// [`Error::NothingToDo`] when none is on its way, [`Error::StakeBound`] before its time is over.
+    pub const fn withdraw(&mut self, now: i64) -> Result<u64, Error> {
+        if self.unbonding == 0 {
+            return Err(Error::NothingToDo);
+        }
+        if now < self.unbond_at {
+            return Err(Error::StakeBound);
+        }
+        let amount = self.unbonding;
+        self.unbonding = 0;
+        Ok(amount)
+    }
+
+    /// Takes up to `amount` out of everything that is staked, in proportion; returns what was taken, which the caller moves
+    /// out of the vault.
+    ///
+    /// # Errors
+    /// [`Error::Overflow`] when the sum does not fit.
+    pub fn slash(&mut self, amount: u64) -> Result<u64, Error> {
+        let total = self.staked()?;
+        let taken = amount.min(total);
+        if taken == 0 {
+            return Ok(0);
+        }
+        let kept = total - taken;
+        self.slash_index = match mul_div(self.index(), kept, total)? {
+            0 => NOTHING,
+            index => index,
+        };
+        self.unbonding = mul_div(self.unbonding, kept, total)?;
+        // Rounded up, slash after slash: what all co-stakers are worth, fractions too, is never above these.
+        self.costake = mul_div_up(self.costake, kept, total)?;
+        self.costake_leaving = mul_div_up(self.costake_leaving, kept, total)?;
+        let others = add(self.unbonding, add(self.costake, self.costake_leaving)?)?;
+        self.own = kept.saturating_sub(others);
+        // Where the supplier has nothing of its own, rounding up twice spares a unit.
+        Ok(total - add(self.own, others)?)
+    }
+
+    /// Whether nothing is left on the page; on page 0, no stake either.
+    ///
+    /// # Errors
+    /// [`Error::PageInUse`] otherwise.
+    pub fn check_close(&self) -> Result<(), Error> {
+        let counted = self.flags & crate::layout::PAGE_COUNTED != 0;
+        let empty = self.free_slots == self.slot_count && self.leases_open == 0 && self.offers == 0 && self.votes_open == 0;
+        if counted && empty && self.required == 0 && self.staked()? == 0 { Ok(()) } else { Err(Error::PageInUse) }
+    }
+}
+
+fn mul_div_up(a: u64, b: u64, divisor: u64) -> Result<u64, Error> {
+    let down = mul_div(a, b, divisor)?;
+    if mul_wide(down, divisor) == mul_wide(a, b) { Ok(down) } else { add(down, 1) }
+}
+
+impl CoStake {
+    /// What it is worth after its supplier's slashes, base units.
+    ///
+    /// # Errors
+    /// [`Error::Overflow`] when it was never accepted.
+    pub fn worth(&self, page: &FleetPage) -> Result<u64, Error> {
+        // Of nothing there is no proportion: it may have been slashed to nothing before it began to leave.
+        if self.amount == 0 { Ok(0) } else { mul_div(self.amount, page.index(), self.slash_index) }
+    }
+
+    /// Books an accepted offer.
+    ///
+    /// # Errors
+    /// [`Error::CoStakeStateWrong`] when it was accepted before, [`Error::OfferChanged`] for other terms,
+    /// [`Error::CoStakeTooHigh`] when co-stake would be more than half, or the supplier was slashed to almost nothing.
+    pub fn accept(
+        &mut self,
+        page: &mut FleetPage,
+        staker: &crate::Address,
+        terms: (u64, u16),
+        now: i64,
+    ) -> Result<(), Error> {
+        if self.state != CO_STAKE_OFFERED {
+            return Err(Error::CoStakeStateWrong);
+        }
+        if terms != (self.amount, self.reward_bps) {
+            return Err(Error::OfferChanged);
+        }
+        let costake = add(page.costake, self.amount)?;
+        if costake > page.own || page.index() < INDEX_MIN {
+            return Err(Error::CoStakeTooHigh);
+        }
+        page.costake = costake;
+        self.state = CO_STAKE_HELD;
+        self.staker = *staker;
+        self.slash_index = page.index();
+        self.accepted_at = now;
+        Ok(())
+    }
+
+    /// The co-staker asks to leave: it counts for the waiting time.
+    ///
+    /// # Errors
+    /// [`Error::CoStakeStateWrong`] when it is not held.
+    pub fn wait(&mut self, rules: &Rules, now: i64) -> Result<(), Error> {
+        if self.state != CO_STAKE_HELD {
+            return Err(Error::CoStakeStateWrong);
+        }
+        self.state = CO_STAKE_WAITING;
+        self.until = now.saturating_add(i64::from(rules.exit_wait_s));
+        Ok(())
+    }
+
+    /// It counts no more, and stays slashable for the time of unbonding.
+    ///
+    /// # Errors
+    /// [`Error::CoStakeStateWrong`], [`Error::StakeBound`] before its time.
+    pub fn leave(&mut self, page: &mut FleetPage, rules: &Rules, now: i64) -> Result<(), Error> {
+        if self.state != CO_STAKE_WAITING {
+            return Err(Error::CoStakeStateWrong);
+        }
+        if now < self.until {
+            return Err(Error::StakeBound);
+        }
+        let worth = self.worth(page)?;
+        page.costake = sub(page.costake, worth)?;
+        page.costake_leaving = add(page.costake_leaving, worth)?;
+        (self.amount, self.slash_index) = (worth, page.index());
+        self.state = CO_STAKE_LEAVING;
+        self.until = now.saturating_add(i64::from(rules.unbond_s));
+        Ok(())
+    }
+
+    /// Takes it out of the books; the caller moves it to the co-staker and closes the account.
+    ///
+    /// # Errors
+    /// [`Error::CoStakeStateWrong`], [`Error::StakeBound`] before its time.
+    pub fn pay_out(&self, page: &mut FleetPage, now: i64) -> Result<u64, Error> {
+        if self.state != CO_STAKE_LEAVING {
+            return Err(Error::CoStakeStateWrong);
+        }
+        if now < self.until {
+            return Err(Error::StakeBound);
+        }
+        let worth = self.worth(page)?;
+        page.costake_leaving = sub(page.costake_leaving, worth)?;
+        self.forget(page)?;
+        Ok(worth)
+    }
+
+    /// Books that the offer is gone. With the last one, what slashes rounded down goes to the supplier's own stake, and the
+    /// index is whole again.
+    ///
+    /// # Errors
+    /// [`Error::Overflow`] when the page counts none.
+    pub fn forget(&self, page: &mut FleetPage) -> Result<(), Error> {
+        page.offers = page.offers.checked_sub(1).ok_or(Error::Overflow)?;
+        if page.offers == 0 {
+            page.own = add(page.own, add(page.costake, page.costake_leaving)?)?;
+            (page.costake, page.costake_leaving, page.slash_index) = (0, 0, 0);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;
