@@ -124,4 +124,15 @@ mod tests {
         assert_eq!(Error::from_code(0), None);
         assert_eq!(Error::from_code(u32::MAX), None);
     }
+
+    #[test]
+    fn every_code_has_its_line_on_the_page() {
+        let page = include_str!("../../../docs/errors/market.md");
+        for error in Error::ALL {
+            let line = std::format!("| {} | `{error:?}` | {} | ", error.code(), error.words());
+            let cure =
+                page.split(line.as_str()).nth(1).unwrap_or_else(|| panic!("docs/errors/market.md lacks `{line}`"));
+            assert!(cure.len() > 10);
+        }
+    }
 }

@@ -11,7 +11,8 @@ use crate::{
     arithmetic::{add, fee, mul, rate, seconds_between, sub},
     fill::{Slots, bit, set_bit},
     layout::{
-        LEASE_FINAL, LEASE_LOSS_BLAMED, Lease, ORDER_STOPPED, Order, SLOT_DRAINING, SLOT_SLASHED, SLOT_SUSPENDED, SLOT_USED, Slot,
+        LEASE_FINAL, LEASE_LOSS_BLAMED, Lease, ORDER_STOPPED, Order, SLOT_DRAINING, SLOT_SLASHED, SLOT_SUSPENDED,
+        SLOT_USED, Slot,
     },
     merkle::{FLAG_FINAL, FLAG_LOSS_BLAMED, Leaf},
 };

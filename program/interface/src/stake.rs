@@ -8,7 +8,7 @@ use crate::{
     Error,
     arithmetic::{BPS, add, mul, mul_div, mul_wide, sub},
     layout::{
-        CO_STAKE_HELD, CO_STAKE_LEAVING, CO_STAKE_OFFERED, CO_STAKE_WAITING, Config, CoStake, DeviceKey, FleetPage,
+        CO_STAKE_HELD, CO_STAKE_LEAVING, CO_STAKE_OFFERED, CO_STAKE_WAITING, CoStake, Config, DeviceKey, FleetPage,
         GpuModel, Rules, Slot,
     },
 };
@@ -207,7 +207,8 @@ impl FleetPage {
     /// [`Error::PageInUse`] otherwise.
     pub fn check_close(&self) -> Result<(), Error> {
         let counted = self.flags & crate::layout::PAGE_COUNTED != 0;
-        let empty = self.free_slots == self.slot_count && self.leases_open == 0 && self.offers == 0 && self.votes_open == 0;
+        let empty =
+            self.free_slots == self.slot_count && self.leases_open == 0 && self.offers == 0 && self.votes_open == 0;
         if counted && empty && self.required == 0 && self.staked()? == 0 { Ok(()) } else { Err(Error::PageInUse) }
     }
 }

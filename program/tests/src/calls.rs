@@ -18,7 +18,7 @@ pub struct Call {
 }
 
 impl Call {
-    fn new(name: &'static str, metas: &[Meta], data: Data) -> Self {
+    pub(crate) fn new(name: &'static str, metas: &[Meta], data: Data) -> Self {
         Self { name, metas: metas.to_vec(), data: data.as_slice().to_vec() }
     }
 }
@@ -69,6 +69,7 @@ impl World {
         let owner = world.admin;
         world.purse(owner);
         world.must(&world.register_attestor());
+        world.must(&world.set_rules());
         world
     }
 

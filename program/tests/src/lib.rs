@@ -5,6 +5,7 @@
 //! litesvm does not.
 
 pub mod calls;
+pub mod stakes;
 pub mod world;
 
 pub use calls::{Call, Party};

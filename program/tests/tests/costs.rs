@@ -11,6 +11,7 @@ use atoll_interface::{
 use atoll_market_tests::{
     Call, Party, World,
     calls::{CPU, DURATION_S, STAKE, leaf},
+    stakes::{EXIT_WAIT_S, UNBOND_S},
     world::START,
 };
 use std::{collections::BTreeMap, fmt::Write, fs, path::Path};
@@ -64,6 +65,26 @@ fn measure() -> BTreeMap<String, u64> {
     meter.measure("", &party.close_order(party.renter));
     party.nonce = 2;
     meter.measure("by budget", &party.post_by_budget(&party.terms(1)));
+    meter.measure("first", &meter.world.set_rules());
+    meter.measure("", &meter.world.set_rules());
+    meter.measure("", &party.delegate(party.session, i64::MAX));
+    meter.measure("2 slots", &party.set_asks(party.session, 60_000, 0, &[0b11]));
+    meter.measure("2 slots", &party.set_drain(party.session, 1, 0, &[0b11]));
+    meter.measure("", &party.rotate(0, party.devices[0], party.devices[2]));
+    meter.measure("", &party.offer(0, STAKE));
+    meter.measure("", &party.accept(0, STAKE));
+    meter.measure("ask", &party.exit(party.renter, 0));
+    meter.world.wait(EXIT_WAIT_S);
+    meter.measure("leave", &party.exit(party.renter, 0));
+    meter.world.wait(UNBOND_S);
+    meter.measure("pay", &party.exit_paid(party.renter, 0));
+    meter.measure("", &party.retire(0, party.devices[2]));
+    meter.world.must(&party.retire(1, party.devices[1]));
+    meter.measure("", &party.unstake(2 * STAKE));
+    meter.world.wait(UNBOND_S);
+    meter.measure("", &party.unstake_withdraw());
+    meter.measure("", &party.close_device_key(0, party.devices[1]));
+    meter.measure("", &party.close_page());
     meter.units
 }
 

@@ -9,6 +9,7 @@ use atoll_interface::{ATL, Address, PROGRAM_ID, TOKEN_PROGRAM_ID, settlement::Re
 use atoll_market_tests::{
     Call, Party, World,
     calls::{CPU, DURATION_S, FEED, STAKE, leaf},
+    stakes::{EXIT_WAIT_S, UNBOND_S},
     world::START,
 };
 
@@ -106,6 +107,7 @@ fn walk(seed: u64, tries: u64) -> (u64, u64) {
     let owner: Address = walk.world.admin;
     walk.world.purse(owner);
     walk.step(&walk.world.register_attestor());
+    walk.step(&walk.world.set_rules());
     let a = Party::new(&mut walk.world, "a");
     walk.step(&a.register(0));
     walk.step(&a.register(1));
@@ -134,7 +136,30 @@ fn walk(seed: u64, tries: u64) -> (u64, u64) {
     walk.step(&a.close_lease(0));
     walk.step(&a.close_lease(1));
     walk.step(&a.close_order(a.renter));
+    leave(&mut walk, &a);
     (walk.refused, walk.passed)
+}
+
+/// The steps of supply and stake.
+fn leave(walk: &mut Walk, a: &Party) {
+    walk.step(&a.delegate(a.session, START + 1_000_000));
+    walk.step(&a.set_asks(a.session, 70_000, 0, &[0b11]));
+    walk.step(&a.set_drain(a.session, 1, 0, &[0b11]));
+    walk.step(&a.rotate(0, a.devices[0], a.devices[2]));
+    walk.step(&a.offer(3, STAKE));
+    walk.step(&a.accept(3, STAKE));
+    walk.step(&a.exit(a.renter, 3));
+    walk.world.wait(EXIT_WAIT_S);
+    walk.step(&a.exit(a.renter, 3));
+    walk.world.wait(UNBOND_S);
+    walk.step(&a.exit_paid(a.renter, 3));
+    walk.step(&a.retire(0, a.devices[2]));
+    walk.step(&a.retire(1, a.devices[1]));
+    walk.step(&a.unstake(2 * STAKE));
+    walk.world.wait(UNBOND_S);
+    walk.step(&a.unstake_withdraw());
+    walk.step(&a.close_device_key(0, a.devices[1]));
+    walk.step(&a.close_page());
 }
 
 #[test]

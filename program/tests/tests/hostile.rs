@@ -12,6 +12,7 @@ use atoll_market_tests::{
     Call, Party, Refusal, World,
     calls::{DURATION_S, STAKE, leaf},
     sha256,
+    stakes::{EXIT_WAIT_S, UNBOND_S},
     world::START,
 };
 use std::collections::BTreeSet;
@@ -24,6 +25,8 @@ const FREE: &[(&str, usize)] = &[
     ("fill_order", 1),
     ("post_epoch", 1),
     ("close_order", 0),
+    // Once its time has come, anyone may take the next step of an exit.
+    ("costake_exit", 0),
 ];
 
 struct Script {
@@ -197,9 +200,42 @@ fn no_signer_no_account_no_byte_can_be_another() {
     script.world.must(&b.collect());
     script.step(&a.close_order(a.renter), &b.close_order(b.renter));
 
-    let elsewhere = ["init", "set_catalogue", "set_feed", "register_attestor", "post_epoch"];
+    let elsewhere = ["init", "set_catalogue", "set_feed", "register_attestor", "post_epoch", "set_rules"];
+    leave(&mut script, &a, &b);
     assert_eq!(script.covered.len() + elsewhere.len(), TABLE.len(), "{:?}", script.covered);
     assert!(script.tried > 1_000, "only {} mutations were tried", script.tried);
+}
+
+/// The steps of supply and stake, to the last account.
+fn leave(script: &mut Script, a: &Party, b: &Party) {
+    let until = script.world.now() + 100_000;
+    script.step(&a.delegate(a.session, until), &b.delegate(b.session, until));
+    script.step(&a.set_asks(a.session, 70_000, 0, &[0b11]), &b.set_asks(b.session, 70_000, 0, &[0b11]));
+    script.step(&a.set_asks(a.supplier, 80_000, 0, &[1]), &b.set_asks(b.supplier, 80_000, 0, &[1]));
+    for (x, y) in [(a.session, b.session), (a.supplier, b.supplier), (a.devices[0], b.devices[0])] {
+        script.step(&a.set_drain(x, 1, 0, &[1]), &b.set_drain(y, 1, 0, &[1]));
+    }
+    script.step(&a.delegate(a.session, 0), &b.delegate(b.session, 0));
+    script.step(&a.rotate(0, a.devices[0], a.devices[2]), &b.rotate(0, b.devices[0], b.devices[2]));
+    script.step(&a.offer(3, STAKE), &b.offer(3, STAKE));
+    script.step(&a.accept(3, STAKE), &b.accept(3, STAKE));
+    script.step(&a.offer(4, STAKE), &b.offer(4, STAKE));
+    // Only its supplier takes back an offer; only its co-staker asks to leave.
+    script.refused(&a.exit(a.renter, 4), "another than the supplier");
+    script.refused(&a.exit(a.supplier, 3), "another than the co-staker");
+    script.step(&a.exit(a.supplier, 4), &b.exit(b.supplier, 4));
+    script.step(&a.exit(a.renter, 3), &b.exit(b.renter, 3));
+    script.world.wait(EXIT_WAIT_S);
+    script.step(&a.exit(a.renter, 3), &b.exit(b.renter, 3));
+    script.world.wait(UNBOND_S);
+    script.step(&a.exit_paid(a.renter, 3), &b.exit_paid(b.renter, 3));
+    script.step(&a.retire(0, a.devices[2]), &b.retire(0, b.devices[2]));
+    script.step(&a.retire(1, a.devices[1]), &b.retire(1, b.devices[1]));
+    script.step(&a.unstake(2 * STAKE), &b.unstake(2 * STAKE));
+    script.world.wait(UNBOND_S);
+    script.step(&a.unstake_withdraw(), &b.unstake_withdraw());
+    script.step(&a.close_device_key(0, a.devices[1]), &b.close_device_key(0, b.devices[1]));
+    script.step(&a.close_page(), &b.close_page());
 }
 
 #[test]
@@ -210,7 +246,7 @@ fn the_networks_own_instructions_refuse_strangers() {
     world.refused(&world.init(), Error::AlreadyInitialised);
 
     let stranger = world.key("stranger");
-    for call in [world.set_catalogue(1), world.set_feed(250_000)] {
+    for call in [world.set_catalogue(1), world.set_feed(250_000), world.set_rules(), world.set_rules()] {
         let mut forged = call.clone();
         forged.metas[0].address = stranger;
         world.refused(&forged, Error::NotAuthorised);

@@ -94,3 +94,21 @@ pub fn attestor_vault(attestor: &Address) -> Address {
 pub fn epoch(index: u64, root: &Hash) -> Address {
     find(&seeds::epoch(&index.to_le_bytes(), &root.0))
 }
+
+/// The account of the rules of stake, faults, rewards and votes.
+#[must_use]
+pub fn rules() -> Address {
+    find(&seeds::rules())
+}
+
+/// A key to which a supplier gave its asks.
+#[must_use]
+pub fn ask_key(supplier: &Address, key: &Address) -> Address {
+    find(&seeds::ask_key(&supplier.0, &key.0))
+}
+
+/// An offer of co-stake; `first_page` is the supplier's page 0, `n` the number of the offer.
+#[must_use]
+pub fn costake(first_page: &Address, n: u16) -> Address {
+    find(&seeds::costake(&first_page.0, &n.to_le_bytes()))
+}

@@ -10,7 +10,7 @@ use super::{PROGRAM_ID, address};
 use crate::address::{Address, Hash};
 use crate::transaction::{AccountMeta, Instruction};
 
-fn build<const N: usize>(metas: [Meta; N], data: &Data) -> Instruction {
+pub(super) fn build<const N: usize>(metas: [Meta; N], data: &Data) -> Instruction {
     let account =
         |meta: Meta| AccountMeta { address: Address(meta.address), signer: meta.signer, writable: meta.writable };
     Instruction {
@@ -21,7 +21,7 @@ fn build<const N: usize>(metas: [Meta; N], data: &Data) -> Instruction {
 }
 
 /// For data without lists: at most 300 bytes, so encoding it cannot fail.
-fn build_fixed<const N: usize>(metas: [Meta; N], data: Result<Data, Error>) -> Instruction {
+pub(super) fn build_fixed<const N: usize>(metas: [Meta; N], data: Result<Data, Error>) -> Instruction {
     build(metas, &data.expect("instruction data without lists fits in a transaction"))
 }
 

@@ -7,10 +7,11 @@
 pub mod address;
 mod extension;
 pub mod instruction;
+pub mod leaving;
 mod reader;
 
 pub use atoll_interface::instruction as data;
-pub use atoll_interface::{Error as MarketError, arithmetic, fill, layout, merkle, network, settlement};
+pub use atoll_interface::{Error as MarketError, arithmetic, fill, layout, merkle, network, settlement, stake};
 pub use extension::{Extension, Shorter, extensions, why_shorter};
 pub use reader::{At, Market, ReadError, Table, read, read_table};
 

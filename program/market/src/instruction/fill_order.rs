@@ -10,7 +10,7 @@ use atoll_interface::{
     Error,
     fill::{Slots, group_hash},
     instruction::{FillOrder, FillOrderAccounts},
-    layout::{Config, FleetPage, Lease, Order, Record, Table},
+    layout::{Config, FleetPage, LEASE_COUNTED, Lease, Order, Record, Table},
     merkle::root_of_path,
     seeds,
 };
@@ -58,6 +58,7 @@ pub(crate) fn run(cx: &mut Cx<'_>) -> Outcome {
     let mut record = account::fresh::<Lease>(&mut lease)?;
     record.bump = bump;
     record.n = n;
+    record.flags = LEASE_COUNTED;
     record.mask = fill.mask;
     record.order = order_address;
     record.page = page_address;
@@ -101,7 +102,8 @@ fn lock(
 ) -> Result<Group, Fault> {
     order.check_mask(fill.mask)?;
     let mut data = account::bytes_mut(program, page)?;
-    let (_, rows) = FleetPage::view_table_mut(&mut data)?;
+    let (header, rows) = FleetPage::view_table_mut(&mut data)?;
+    header.leases_open = header.leases_open.checked_add(1).ok_or(Error::Overflow)?;
     let mut group: Option<Group> = None;
     for number in slots.iter() {
         let slot = rows.get_mut(number).ok_or(Error::SlotUnknown)?;

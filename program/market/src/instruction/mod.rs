@@ -1,8 +1,14 @@
 //! One file an instruction. What it does, its data and its accounts: `atoll_interface::instruction`.
 
+pub(crate) mod close_device_key;
 pub(crate) mod close_lease;
 pub(crate) mod close_order;
+pub(crate) mod close_page;
 pub(crate) mod collect_fees;
+pub(crate) mod costake_accept;
+pub(crate) mod costake_exit;
+pub(crate) mod costake_offer;
+pub(crate) mod delegate_ask_key;
 pub(crate) mod extend_lease;
 pub(crate) mod extend_order;
 pub(crate) mod fill_order;
@@ -12,10 +18,17 @@ pub(crate) mod post_order;
 pub(crate) mod register_attestor;
 pub(crate) mod register_worker;
 pub(crate) mod release_lease;
+pub(crate) mod retire_worker;
+pub(crate) mod rotate_device_key;
 pub(crate) mod set_ask;
+pub(crate) mod set_asks;
 pub(crate) mod set_budget;
 pub(crate) mod set_catalogue;
+pub(crate) mod set_drain;
 pub(crate) mod set_feed;
+pub(crate) mod set_rules;
 pub(crate) mod settle_lease;
 pub(crate) mod stake;
+pub(crate) mod unstake_request;
+pub(crate) mod unstake_withdraw;
 pub(crate) mod withdraw_owed;

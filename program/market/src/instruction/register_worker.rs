@@ -1,4 +1,5 @@
-//! Registers a worker: wallet and device key both sign, the page grows by one slot, the required stake rises.
+//! Registers a worker: wallet and device key both sign, the worker takes a free slot of the page or a new one, the
+//! required stake rises.
 
 use crate::shared::{
     Cx, Fault, Outcome,
@@ -8,20 +9,18 @@ use crate::shared::{
 };
 use atoll_interface::{
     Error,
-    arithmetic::{add, mul, mul_div},
+    arithmetic::add,
     instruction::{RegisterWorker, RegisterWorkerAccounts},
     layout::{
-        CLASS_ATTESTED, CLASS_SAMPLED, Catalogue, Config, DeviceKey, FleetPage, GpuModel, Record, SLOT_USED, SLOTS_MAX,
-        Table,
+        CLASS_ATTESTED, CLASS_SAMPLED, Catalogue, Config, DeviceKey, FleetPage, PAGE_COUNTED, Record, SLOT_USED,
+        SLOTS_MAX, Table,
     },
-    seeds,
+    seeds, stake,
 };
 use pinocchio::AccountView;
 
 /// Devices of one worker: the bits of a mask.
 const DEVICES_MAX: u8 = 16;
-/// Thousandths of a model's weight below which stake is not lowered.
-const MULTIPLIER_MILLI_MIN: u32 = 1_000;
 
 #[inline(never)]
 pub(crate) fn run(cx: &mut Cx<'_>) -> Outcome {
@@ -38,9 +37,9 @@ pub(crate) fn run(cx: &mut Cx<'_>) -> Outcome {
         let (_, rows) = Catalogue::view_table(&data)?;
         *rows.iter().find(|row| row.id == worker.model).ok_or(Error::ModelUnknown)?
     };
-    let required = required(&*account::view::<Config>(cx.program, &config)?, &model, worker.devices)?;
+    let required = stake::required(&*account::view::<Config>(cx.program, &config)?, &model, worker.devices)?;
 
-    let slot = grow(cx, &supplier, &mut page, worker.page_no)?;
+    let (slot, generation) = place(cx, &supplier, &mut page, worker.page_no)?;
     let (page_address, key) = (*page.address().as_array(), *device.address().as_array());
     let bump = account::make(&Make {
         program: cx.program,
@@ -55,6 +54,8 @@ pub(crate) fn run(cx: &mut Cx<'_>) -> Outcome {
     record.slot = slot;
     record.key = key;
     record.page = page_address;
+    record.generation = generation;
+    record.stake = required;
 
     let mut data = account::bytes_mut(cx.program, &mut page)?;
     let (_, slots) = FleetPage::view_table_mut(&mut data)?;
@@ -69,6 +70,8 @@ pub(crate) fn run(cx: &mut Cx<'_>) -> Outcome {
     row.tier = model.tier;
     row.class = worker.class;
     row.flags = SLOT_USED;
+    row.generation = generation;
+    row.required = required;
     drop(data);
 
     let mut first = account::view_mut::<FleetPage>(cx.program, &mut first_page)?;
@@ -79,13 +82,8 @@ pub(crate) fn run(cx: &mut Cx<'_>) -> Outcome {
     Ok(())
 }
 
-fn required(config: &Config, model: &GpuModel, devices: u8) -> Result<u64, Fault> {
-    let weight = model.multiplier_milli.max(MULTIPLIER_MILLI_MIN);
-    Ok(mul_div(mul(config.stake_per_device, u64::from(devices))?, u64::from(weight), 1_000)?)
-}
-
-/// Makes the page or grows it by one slot; returns the slot's number.
-fn grow(cx: &Cx<'_>, supplier: &AccountView, page: &mut AccountView, page_no: u16) -> Result<u16, Fault> {
+/// Makes the page, takes its first free slot or grows it by one; returns the slot's number and generation.
+fn place(cx: &Cx<'_>, supplier: &AccountView, page: &mut AccountView, page_no: u16) -> Result<(u16, u32), Fault> {
     if account::is_vacant(page) {
         let (wallet, number) = (supplier.address().as_array(), page_no.to_le_bytes());
         let seeds = seeds::page(wallet, &number);
@@ -102,12 +100,21 @@ fn grow(cx: &Cx<'_>, supplier: &AccountView, page: &mut AccountView, page_no: u1
         header.page_no = page_no;
         header.supplier = *wallet;
         header.slot_count = 1;
-        return Ok(0);
+        header.flags = PAGE_COUNTED;
+        return Ok((0, 0));
     }
     let slot = {
-        let header = account::view::<FleetPage>(cx.program, page)?;
+        let mut data = account::bytes_mut(cx.program, page)?;
+        let (header, rows) = FleetPage::view_table_mut(&mut data)?;
         if header.page_no != page_no || !address::is(supplier, &header.supplier) {
             return Err(Error::AddressWrong.into());
+        }
+        if header.free_slots != 0 {
+            let free = rows.iter().position(|row| row.flags & SLOT_USED == 0).ok_or(Error::SlotUnknown)?;
+            let row = rows.get(free).ok_or(Error::SlotUnknown)?;
+            header.free_slots = header.free_slots.wrapping_sub(1);
+            let number = u16::try_from(free).map_err(|_| Error::SlotUnknown)?;
+            return Ok((number, row.generation.wrapping_add(1)));
         }
         header.slot_count
     };
@@ -117,5 +124,5 @@ fn grow(cx: &Cx<'_>, supplier: &AccountView, page: &mut AccountView, page_no: u1
     let count = slot.wrapping_add(1);
     account::grow(supplier, page, FleetPage::size_with(usize::from(count)))?;
     account::view_mut::<FleetPage>(cx.program, page)?.slot_count = count;
-    Ok(slot)
+    Ok((slot, 0))
 }

@@ -1,14 +1,13 @@
 //! Frees slots of a lease at once.
 
-use crate::shared::{Cx, Fault, Outcome, account, address, authority, runtime::now};
+use crate::shared::{Cx, Outcome, account, address, authority, runtime::now};
 use atoll_interface::{
     Error,
     fill::Slots,
     instruction::{ReleaseLease, ReleaseLeaseAccounts},
-    layout::{FleetPage, Lease, Order, SLOT_SUSPENDED, Slot, Table},
+    layout::{FleetPage, Lease, Order, SLOT_SUSPENDED, Table},
     settlement::{Reason, Releaser},
 };
-use pinocchio::AccountView;
 
 #[inline(never)]
 pub(crate) fn run(cx: &mut Cx<'_>) -> Outcome {
@@ -38,7 +37,7 @@ pub(crate) fn run(cx: &mut Cx<'_>) -> Outcome {
     let releaser = match reason {
         Reason::Expired => Releaser::Anyone,
         Reason::Leave | Reason::Reclaim if by_supplier => Releaser::Supplier,
-        Reason::Leave | Reason::Reclaim if is_device(&authority, rows, slots)? => Releaser::Device,
+        Reason::Leave | Reason::Reclaim if authority::is_device_of_all(&authority, rows, slots)? => Releaser::Device,
         Reason::Lost | Reason::Done if by_renter => Releaser::Renter,
         Reason::Lost | Reason::Done if authority::is_solver(&order, authority.address().as_array()) => Releaser::Solver,
         _ => return Err(Error::NotAuthorised.into()),
@@ -55,14 +54,4 @@ pub(crate) fn run(cx: &mut Cx<'_>) -> Outcome {
         }
     }
     Ok(())
-}
-
-/// Whether every slot named is the signer's own.
-fn is_device(authority: &AccountView, rows: &[Slot], slots: Slots<'_>) -> Result<bool, Fault> {
-    for number in slots.iter() {
-        if !address::is(authority, &rows.get(number).ok_or(Error::SlotUnknown)?.device_key) {
-            return Ok(false);
-        }
-    }
-    Ok(true)
 }

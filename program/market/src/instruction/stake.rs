@@ -7,7 +7,6 @@ use crate::shared::{
 };
 use atoll_interface::{
     Error,
-    arithmetic::add,
     instruction::{Stake, StakeAccounts},
     layout::{Config, FleetPage},
     seeds,
@@ -46,10 +45,7 @@ pub(crate) fn run(cx: &mut Cx<'_>) -> Outcome {
     }
     Call { from: &source, to: &vault, authority: &supplier, seeds: &[] }.transfer(amount)?;
     let mut first = account::view_mut::<FleetPage>(cx.program, &mut first_page)?;
-    if first.own == 0 {
-        first.stake_since = now()?;
-    }
-    first.own = add(first.own, amount)?;
+    first.stake(amount, now()?)?;
     first.vault_bump = bump;
     Ok(())
 }

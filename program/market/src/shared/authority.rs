@@ -1,9 +1,10 @@
-//! Who acts for a renter.
+//! Who acts for a renter, and who for a supplier.
 
-use super::{Fault, account, address};
+use super::{Fault, account, address, runtime::now};
 use atoll_interface::{
     Address as Bytes, Error, NO_ADDRESS,
-    layout::{BUDGET_REVOKED, Budget, Order},
+    fill::Slots,
+    layout::{AskKey, BUDGET_REVOKED, Budget, FleetPage, Order, Slot},
 };
 use pinocchio::{AccountView, Address};
 
@@ -51,4 +52,42 @@ pub(crate) fn is_renter(
 pub(crate) fn is_solver(order: &Order, key: &Bytes) -> bool {
     let [a, b, c] = &order.solvers;
     !address::same(key, &NO_ADDRESS) && (address::same(key, a) || address::same(key, b) || address::same(key, c))
+}
+
+/// Whether the signer has the asks of a page: its supplier's wallet, or a key that the wallet gave them to. The place of
+/// the key's account holds that account, or the page again: nothing else, so that no account goes unchecked.
+///
+/// # Errors
+/// [`Error::NotAuthorised`] for another's key, [`Error::AskKeyExpired`] after its time, [`Error::AddressWrong`].
+pub(crate) fn has_asks(
+    program: &Address,
+    authority: &AccountView,
+    page: &AccountView,
+    ask_key: &AccountView,
+) -> Result<bool, Fault> {
+    let supplier = account::view::<FleetPage>(program, page)?.supplier;
+    if ask_key.address() == page.address() {
+        return Ok(address::is(authority, &supplier));
+    }
+    let key = account::view::<AskKey>(program, ask_key)?;
+    if !address::same(&key.supplier, &supplier) || !address::is(authority, &key.key) {
+        return Err(Error::NotAuthorised.into());
+    }
+    if now()? >= key.until {
+        return Err(Error::AskKeyExpired.into());
+    }
+    Ok(true)
+}
+
+/// Whether every slot named is the signer's own.
+///
+/// # Errors
+/// [`Error::SlotUnknown`] for a slot that the page does not have.
+pub(crate) fn is_device_of_all(authority: &AccountView, rows: &[Slot], slots: Slots<'_>) -> Result<bool, Fault> {
+    for number in slots.iter() {
+        if !address::is(authority, &rows.get(number).ok_or(Error::SlotUnknown)?.device_key) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }

@@ -5,7 +5,11 @@ use super::{
     account::{self, Make},
     address,
 };
-use atoll_interface::{ATL_DECIMALS, Address as Bytes, Error, TOKEN_PROGRAM_ID, layout::Order, seeds};
+use atoll_interface::{
+    ATL_DECIMALS, Address as Bytes, Error, TOKEN_PROGRAM_ID,
+    layout::{FleetPage, Order},
+    seeds,
+};
 use pinocchio::{
     AccountView, Address,
     cpi::{Seed, Signer, invoke, invoke_signed},
@@ -120,6 +124,24 @@ impl OrderSeeds {
     pub(crate) fn seeds(&self) -> [Seed<'_>; 4] {
         let [prefix, renter, nonce] = seeds::order(&self.renter, &self.nonce);
         [Seed::from(prefix), Seed::from(renter), Seed::from(nonce), Seed::from(&self.bump)]
+    }
+}
+
+/// The seeds with which a supplier's page 0 signs for its stake vault, kept apart as [`OrderSeeds`].
+pub(crate) struct PageSeeds {
+    supplier: Bytes,
+    page_no: [u8; 2],
+    bump: [u8; 1],
+}
+
+impl PageSeeds {
+    pub(crate) fn of(page: &FleetPage) -> Self {
+        Self { supplier: page.supplier, page_no: page.page_no.to_le_bytes(), bump: [page.bump] }
+    }
+
+    pub(crate) fn seeds(&self) -> [Seed<'_>; 4] {
+        let [prefix, supplier, page_no] = seeds::page(&self.supplier, &self.page_no);
+        [Seed::from(prefix), Seed::from(supplier), Seed::from(page_no), Seed::from(&self.bump)]
     }
 }
 
