@@ -230,6 +230,10 @@ mod tests {
             let path = entry.unwrap().path();
             let text = std::fs::read_to_string(&path).unwrap();
             let word = path.file_stem().unwrap().to_str().unwrap().to_owned();
+            // The market program's numbers have one page, which its own test reads.
+            if word == "market" {
+                continue;
+            }
             for part in ["# `", "**What happened.**", "**Why.**", "**What to do.**"] {
                 assert!(text.contains(part), "{word}.md lacks `{part}`");
             }

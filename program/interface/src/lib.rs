@@ -15,6 +15,7 @@
 extern crate std;
 
 pub mod arithmetic;
+pub mod capacity;
 pub mod error;
 pub mod fill;
 pub mod instruction;
