@@ -25,6 +25,9 @@ pub(crate) struct Arguments {
     /// Leave out the two build figures, which take minutes
     #[arg(long)]
     no_build: bool,
+    /// Take only these figures of `survive`, as often as given
+    #[arg(long, value_name = "KEY")]
+    only: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -61,7 +64,7 @@ struct Report {
 pub(crate) fn run(arguments: &Arguments, repository: &Path) -> Result<()> {
     let (bench, figures) = match arguments.name {
         Name::Walk => ("walk", walk::measure(repository, !arguments.no_build)?),
-        Name::Survive => ("survive", survive::measure(repository)),
+        Name::Survive => ("survive", survive::measure(repository, &arguments.only)?),
     };
     let report = Report { bench, commit: commit(repository), machine: machine(), figures };
     if !arguments.json {

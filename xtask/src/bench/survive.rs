@@ -61,36 +61,57 @@ const PROGRAMS: [(&[&str], &[&str]); 3] = [
     ),
 ];
 
-pub(super) fn measure(repository: &Path) -> Figures {
+/// A figure that is taken on nodes.
+type Taken = fn(&Ground, &Path) -> Result<(f64, String)>;
+
+/// The figures of nodes, in the order in which they are taken.
+const NODES: [(&str, Taken); 3] = [
+    ("failover_api_s", |ground, _| failover::api(ground)),
+    ("control_rss_1000_workers_mb", links::memory),
+    ("reconnect_10k_cpu_s", |ground, swarm| links::storm(ground, swarm, STORM)),
+];
+
+/// Takes the figures of these keys; of none, all.
+pub(super) fn measure(repository: &Path, only: &[String]) -> Result<Figures> {
+    if let Some(unknown) = only.iter().find(|key| !KEYS.iter().any(|known| known.0 == key.as_str())) {
+        bail!("`survive` has no figure {unknown}");
+    }
+    let wanted = |key: &str| only.is_empty() || only.iter().any(|one| one == key);
     let mut figures = Figures::new();
     for (arguments, keys) in PROGRAMS {
-        let told = run(repository, arguments);
+        let keys: Vec<&str> = keys.iter().copied().filter(|key| wanted(key)).collect();
+        if keys.is_empty() {
+            continue;
+        }
+        let told = run(repository, arguments).map_err(|error| format!("{error:#}"));
         for key in keys {
-            put(
-                &mut figures,
-                key,
-                told.as_ref().map_err(|error| format!("{error:#}")).and_then(|told| read(told, key)),
-            );
+            put(&mut figures, key, told.as_ref().map_err(Clone::clone).and_then(|told| read(told, key)));
         }
     }
+    let nodes: Vec<(&str, Taken)> = NODES.into_iter().filter(|(key, _)| wanted(key)).collect();
+    if !nodes.is_empty() {
+        measure_nodes(repository, &nodes, &mut figures);
+    }
+    Ok(figures)
+}
+
+fn measure_nodes(repository: &Path, wanted: &[(&str, Taken)], figures: &mut Figures) {
     let folder = std::env::temp_dir().join(format!("atoll-survive-{}", std::process::id()));
     let ground = ground(repository, &folder);
     let swarm = repository.join("target/release/examples/swarm");
-    let taken = |measure: &dyn Fn(&Ground) -> Result<(f64, String)>| match &ground {
-        Ok(ground) => measure(ground).map_err(|error| format!("{error:#}")),
-        Err(error) => Err(format!("{error:#}")),
-    };
-    put(&mut figures, "failover_api_s", taken(&failover::api));
-    put(&mut figures, "control_rss_1000_workers_mb", taken(&|ground| links::memory(ground, &swarm)));
-    put(&mut figures, "reconnect_10k_cpu_s", taken(&|ground| links::storm(ground, &swarm, STORM)));
-    let failed = figures.values().any(|figure| figure.value.is_none());
+    for (key, measure) in wanted {
+        let taken = match &ground {
+            Ok(ground) => measure(ground, &swarm).map_err(|error| format!("{error:#}")),
+            Err(error) => Err(format!("{error:#}")),
+        };
+        put(figures, key, taken);
+    }
     drop(ground);
-    if failed {
+    if wanted.iter().any(|(key, _)| figures.get(key).is_none_or(|figure| figure.value.is_none())) {
         eprintln!("what the nodes said: {}", folder.display());
     } else if let Err(error) = std::fs::remove_dir_all(&folder) {
         eprintln!("{} stays: {error}", folder.display());
     }
-    figures
 }
 
 /// The binaries and the network that the figures of nodes are taken on.
