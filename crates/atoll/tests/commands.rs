@@ -5,7 +5,8 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use expect_test::{Expect, expect, expect_file};
 
@@ -317,6 +318,54 @@ fn what_is_no_receipt_is_not_valid() {
             error: no network root to start from: give --network-root HEX (there is no profile at HOME/profile.toml (No such file or directory (os error 2)); write one with `atoll login`, or name another folder with ATOLL_HOME (`atoll dev` prints its own))
         "#]],
     );
+}
+
+/// A node over a state folder, with no chain to reach.
+fn node(state: &Path) -> Child {
+    let port = state.join("port");
+    fs::remove_file(&port).ok();
+    let state = state.to_str().unwrap();
+    let arguments = ["server", "--state", state, "--listen", "127.0.0.1:0", "--rpc", "http://127.0.0.1:1"];
+    let mut command = Command::new(env!("CARGO_BIN_EXE_atoll"));
+    command.args(arguments).arg("--port-file").arg(&port).args(["--store", &format!("sqlite:{state}/../control.db")]);
+    command.env_clear().env("ATOLL_HOME", state).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < Duration::from_secs(60), "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn nodes_that_are_too_old_for_their_store_end_and_say_so() {
+    let home = tempfile::tempdir().unwrap();
+    let states = ["one", "other"].map(|name| home.path().join(name));
+    states.iter().for_each(|state| fs::create_dir(state).unwrap());
+    let mut nodes: Vec<Child> = states.iter().map(|state| node(state)).collect();
+    for state in &states {
+        until("the node listens", || state.join("port").exists());
+    }
+    // A newer node takes away what these two need.
+    let newer = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1], timeout=20); \
+                 c.execute('update atoll_readers set schema_min = 999'); c.commit()";
+    let store = home.path().join("control.db");
+    assert!(Command::new("python3").args(["-c", newer]).arg(&store).status().unwrap().success());
+    for node in &mut nodes {
+        until("the node has ended", || node.try_wait().unwrap().is_some());
+    }
+    // One that is started again ends at once.
+    nodes.push(node(&states[0]));
+    for node in nodes {
+        let output = node.wait_with_output().unwrap();
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        let last = said.trim_end().lines().last().unwrap_or_default();
+        assert!(last.starts_with("error: ") && last.contains("needs an `atoll` that knows its schema 999"), "{said}");
+        assert!(last.contains("docs/operators/upgrade.md"), "{said}");
+    }
 }
 
 const CERTIFICATE: &str = include_str!("cert.pem");

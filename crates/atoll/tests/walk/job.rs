@@ -16,14 +16,14 @@ pub(crate) struct Job {
     events: RefCell<Vec<Value>>,
 }
 
-/// Writes the folder of all jobs of this test: the digits example, and the three programs beside it.
+/// Writes the folder of all jobs of this test: the digits example, and the programs beside it.
 pub(crate) fn folder(into: &Path) -> PathBuf {
     let folder = into.join("job");
     fs::create_dir_all(&folder).unwrap();
     for name in ["model.py", "train.py"] {
         fs::copy(repository().join("examples/digits").join(name), folder.join(name)).unwrap();
     }
-    for name in ["walk.py", "idle.py", "probe.py"] {
+    for name in ["walk.py", "idle.py", "probe.py", "steady.py"] {
         fs::copy(repository().join("crates/atoll/tests/walk/job").join(name), folder.join(name)).unwrap();
     }
     fs::write(folder.join("atoll.toml"), MANIFEST).unwrap();

@@ -18,6 +18,7 @@ mod processes;
 mod ray;
 mod reattach;
 mod stop;
+mod store;
 
 use std::sync::Mutex;
 use std::time::Instant;
@@ -74,6 +75,15 @@ fn the_network_keeps_its_promises() {
     });
     step("a stopped job is settled and refunded", || stop::a_stopped_job_is_settled_and_refunded(&network));
     step("the server holds no foreign key", || keys::the_server_holds_no_foreign_key(&network));
+    step("everything stops", || network.stop());
+}
+
+#[test]
+fn a_job_outlives_its_agent_and_its_operator_s_store() {
+    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut network = step("a network of one worker starts", || Network::start(&folder("store"), 1, None));
+    step("a job goes on over killed agents, an old store and none", || store::a_job_goes_on(&mut network));
+    step("a budget ends and says so", || store::a_budget_ends_and_says_so(&network));
     step("everything stops", || network.stop());
 }
 

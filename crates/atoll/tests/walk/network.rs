@@ -227,6 +227,25 @@ impl Network {
         Process::of(self.told.pids["server"]).expect("the server runs")
     }
 
+    /// Waits until the server that `atoll dev` has started again answers.
+    pub(crate) fn server_is_back(&mut self) {
+        let old = self.told.pids["server"];
+        let told: Told = until("the server is started again", || {
+            let told: Told = serde_json::from_slice(&fs::read(self.folder.join("dev.json")).ok()?).ok()?;
+            (told.pids["server"] != old).then_some(told)
+        });
+        self.told.pids.insert("server".to_owned(), told.pids["server"]);
+        until("it answers", || self.runtime.block_on(self.client.version()).ok());
+    }
+
+    /// Makes the renter's API key anew, as an operator does whose store is lost, and puts it into the renter's profile.
+    pub(crate) fn renew_key(&mut self) {
+        let home = Home::at(self.home());
+        let profile = Profile { api_key: self.api_key("renter", &self.told.renter_wallet), ..self.profile() };
+        home.save(&profile).unwrap();
+        self.client = atoll_cli::session::client(&profile).unwrap();
+    }
+
     /// The agent of a worker: `atoll worker run`.
     pub(crate) fn agent(&self, role: &str) -> Process {
         let pid = self.agents.get(role).map_or_else(|| self.told.pids[role], Child::id);

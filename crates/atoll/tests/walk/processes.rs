@@ -42,6 +42,17 @@ impl Process {
     }
 }
 
+/// A process's children, theirs, and so on.
+pub(crate) fn below(top: &Process) -> Vec<Process> {
+    let mut found = top.children();
+    let mut at = 0;
+    while at < found.len() {
+        found.extend(found[at].children());
+        at += 1;
+    }
+    found
+}
+
 fn all() -> Vec<Process> {
     let pid = |entry: fs::DirEntry| entry.file_name().to_str()?.parse().ok();
     fs::read_dir("/proc").unwrap().flatten().filter_map(pid).filter_map(Process::of).collect()
