@@ -1,18 +1,25 @@
 //! Decides which workers serve an order.
 //!
-//! Hard constraints filter, each refusal with a reason a person can act on; what is left is ranked by price, then by
-//! how many free devices the choice leaves stranded on the machine, then by id. A gang is all or nothing. Pure: the
-//! same problem and view give the same plan, and a plan that is still possible is kept.
+//! Hard constraints filter, each refusal with a reason a person can act on; what is left is ranked by how often it failed
+//! this order, then by price, then by how many free devices the choice leaves stranded on the machine, then by id. A gang
+//! is all or nothing. Pure: the same problem and view give the same plan, and a plan that is still possible is kept.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::id::WorkerId;
 use crate::job::PackRef;
 use crate::money::UsdMicrosPerHour;
+use crate::time::UnixMs;
 use crate::worker::{Limits, Offer};
+
+/// How long a worker that failed an order once is not taken for it again; twice as long with each further time.
+const REST: Duration = Duration::from_secs(10);
+/// The longest such rest.
+const REST_MAX: Duration = Duration::from_secs(600);
 
 /// What an order still needs.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -25,10 +32,44 @@ pub struct Problem {
     pub price_max: UsdMicrosPerHour,
     /// The environment that must be ready.
     pub pack: PackRef,
-    /// Workers that already failed this order, or serve it now.
+    /// Workers that serve this order now.
     pub excluded: BTreeSet<WorkerId>,
+    /// Workers that failed this order before.
+    pub setbacks: BTreeMap<WorkerId, Setback>,
     /// Whether only workers with enforced limits will do.
     pub strangers: bool,
+    /// The time it is.
+    pub now: UnixMs,
+}
+
+/// What a worker's failures are for one order: it comes last there, and rests after each.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Setback {
+    /// How often it failed.
+    pub count: u32,
+    /// When it last did.
+    pub last: UnixMs,
+}
+
+impl Setback {
+    /// Counts one more.
+    #[must_use]
+    pub fn after(earlier: Option<Self>, now: UnixMs) -> Self {
+        Self { count: earlier.map_or(0, |it| it.count).saturating_add(1), last: now }
+    }
+
+    /// How long it rests after the last.
+    #[must_use]
+    pub fn rest(self) -> Duration {
+        let doubled = 1_u32.checked_shl(self.count.saturating_sub(1)).and_then(|times| REST.checked_mul(times));
+        doubled.unwrap_or(REST_MAX).min(REST_MAX)
+    }
+
+    /// Whether it still rests. A clock that went back by more than the rest makes none longer.
+    fn is_resting(self, now: UnixMs) -> bool {
+        Duration::from_millis(now.0.abs_diff(self.last.0)) < self.rest()
+    }
 }
 
 /// One worker as the operator knows it now: the chain's view and its own.
@@ -79,8 +120,13 @@ pub enum Refusal {
     Suspended,
     /// It is not connected.
     NotLinked,
-    /// It failed this order before, or serves it now.
+    /// It serves this order now.
     Excluded,
+    /// It failed this order a short time ago.
+    Resting {
+        /// How long after that it is taken again.
+        rest_s: u64,
+    },
     /// It does not have the pack.
     NoPack,
     /// It cannot hold a stranger's pod to its limits.
@@ -100,7 +146,8 @@ impl fmt::Display for Refusal {
             Self::Draining => f.write_str("takes no new leases, its supplier is draining it"),
             Self::Suspended => f.write_str("was lost during a lease and has not reported back"),
             Self::NotLinked => f.write_str("is not connected"),
-            Self::Excluded => f.write_str("serves or failed this order already"),
+            Self::Excluded => f.write_str("serves this order already"),
+            Self::Resting { rest_s } => write!(f, "failed this order, and is taken again {rest_s} s after that"),
             Self::NoPack => f.write_str("does not have the pack: its supplier must build it"),
             Self::WeakLimits { why } => write!(f, "is not for strangers: {why}"),
         }
@@ -122,6 +169,7 @@ pub struct Plan {
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Score {
     not_previous: bool,
+    setbacks: u32,
     ask: UsdMicrosPerHour,
     stranded: u32,
     worker: WorkerId,
@@ -145,6 +193,7 @@ pub fn place(problem: &Problem, view: &[Candidate], previous: &Plan) -> Plan {
     }
     fit.sort_by_key(|(candidate, free)| Score {
         not_previous: !previous.placed.iter().any(|placed| placed.worker == candidate.worker),
+        setbacks: problem.setbacks.get(&candidate.worker).map_or(0, |it| it.count),
         ask: candidate.offer.ask,
         stranded: free.count_ones().saturating_sub(problem.devices),
         worker: candidate.worker,
@@ -200,7 +249,11 @@ fn refuse(problem: &Problem, candidate: &Candidate) -> Option<Refusal> {
     if !candidate.packs.contains(&problem.pack) {
         return Some(Refusal::NoPack);
     }
-    (free_mask(candidate) == 0).then_some(Refusal::Taken)
+    if free_mask(candidate) == 0 {
+        return Some(Refusal::Taken);
+    }
+    let setback = problem.setbacks.get(&candidate.worker).filter(|it| it.is_resting(problem.now));
+    setback.map(|it| Refusal::Resting { rest_s: it.rest().as_secs() })
 }
 
 #[cfg(test)]
@@ -242,7 +295,9 @@ mod tests {
             price_max: UsdMicrosPerHour(100),
             pack: pack(),
             excluded: BTreeSet::new(),
+            setbacks: BTreeMap::new(),
             strangers: true,
+            now: UnixMs(1_000_000),
         }
     }
 
@@ -281,6 +336,43 @@ mod tests {
             refusal(&|c| c.limits = Limits::Weak { why: "no cgroups".into() }),
             Some(Refusal::WeakLimits { .. })
         ));
+    }
+
+    fn with_setback(devices: u32, worker: WorkerId, count: u32, ago_ms: i64) -> Problem {
+        let problem = problem(devices);
+        let last = UnixMs(problem.now.0.checked_add_signed(-ago_ms).unwrap());
+        Problem { setbacks: BTreeMap::from([(worker, Setback { count, last })]), ..problem }
+    }
+
+    #[test]
+    fn who_failed_the_order_rests_longer_each_time_and_then_comes_last() {
+        let view = [candidate(1, 50, 1, 0), candidate(2, 90, 1, 0)];
+        let (failed, other) = (view[0].worker, view[1].worker);
+        let placed = |devices, count, ago_ms| {
+            let plan = place(&with_setback(devices, failed, count, ago_ms), &view, &Plan::default());
+            plan.placed.iter().map(|p| p.worker).collect::<Vec<_>>()
+        };
+        assert_eq!(placed(1, 1, 9_999), [other]);
+        assert_eq!(placed(2, 1, 9_999), [], "it rests");
+        assert_eq!(placed(1, 1, 10_000), [other], "cheaper, and yet last");
+        assert_eq!(placed(2, 1, 10_000), [other, failed], "there is nobody else");
+        assert_eq!((placed(2, 2, 19_999), placed(2, 2, 20_000)), (vec![], vec![other, failed]));
+        assert_eq!(placed(2, 1, -10_000), [other, failed], "the clock went back");
+        let resting = place(&with_setback(2, failed, 3, 0), &view, &Plan::default());
+        assert_eq!(resting.refusals[&failed], Refusal::Resting { rest_s: 40 });
+        let rests = [1, 2, 6, 7, 8, 40, u32::MAX].map(|count| Setback { count, last: UnixMs(0) }.rest().as_secs());
+        assert_eq!(rests, [10, 20, 320, 600, 600, 600, 600]);
+        let twice = Setback::after(Some(Setback::after(None, UnixMs(1))), UnixMs(5));
+        assert_eq!(twice, Setback { count: 2, last: UnixMs(5) });
+    }
+
+    #[test]
+    fn who_serves_the_order_is_not_taken_twice() {
+        let view = [candidate(1, 50, 3, 1), candidate(2, 90, 1, 0)];
+        let problem = Problem { excluded: BTreeSet::from([view[0].worker]), ..problem(1) };
+        let plan = place(&problem, &view, &Plan::default());
+        assert_eq!(plan.placed, [Placed { worker: view[1].worker, mask: 1 }]);
+        assert_eq!(plan.refusals[&view[0].worker], Refusal::Excluded);
     }
 
     fn any_view() -> impl Strategy<Value = Vec<Candidate>> {

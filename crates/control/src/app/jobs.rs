@@ -3,7 +3,7 @@
 //! Nothing is charged and nothing written before every check has passed; then one store transaction accepts the job, and
 //! reconcilers do the rest.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -192,7 +192,9 @@ async fn check_fit(control: &Control, view: &MarketView, checked: &Checked) -> R
         price_max: terms.price_max,
         pack: spec.pack.clone(),
         excluded: BTreeSet::new(),
+        setbacks: BTreeMap::new(),
         strangers: control.config.strangers,
+        now: control.now(),
     };
     let (plan, candidates) = quotes::plan(control, view, &problem).await?;
     if !plan.placed.is_empty() {
@@ -242,11 +244,12 @@ pub(super) fn first(now: atoll_domain::time::UnixMs, runtime_token: String) -> J
         outcome: None,
         stop_wanted: false,
         reason: "its order is on the way to the chain".into(),
-        refusals: std::collections::BTreeMap::new(),
+        refusals: BTreeMap::new(),
         attempt: 0,
         submission: None,
         head: None,
         gone: BTreeSet::new(),
+        setbacks: BTreeMap::new(),
         next_index: 0,
         roster: 0,
         fence: 1,
@@ -264,8 +267,8 @@ pub(super) fn first(now: atoll_domain::time::UnixMs, runtime_token: String) -> J
         since: now,
         ended: None,
         adopting: None,
-        carried: std::collections::BTreeMap::new(),
-        newer: std::collections::BTreeMap::new(),
+        carried: BTreeMap::new(),
+        newer: BTreeMap::new(),
     }
 }
 

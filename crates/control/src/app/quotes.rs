@@ -1,6 +1,6 @@
 //! What a job would cost now, and why workers would not serve it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use atoll_api::http::{Quote, QuoteRequest, RefusedWorker};
 use atoll_domain::job::{DEVICES_MAX, PackRef, SECONDS_MAX};
@@ -71,7 +71,9 @@ pub async fn quote(control: &Control, view: &MarketView, request: &QuoteRequest)
         price_max: request.price_max,
         pack: PackRef { name: request.pack.clone(), sha256: pack_sha256.unwrap_or(Digest([0; 32])) },
         excluded: BTreeSet::new(),
+        setbacks: BTreeMap::new(),
         strangers: control.config.strangers,
+        now: control.now(),
     };
     let (plan, candidates) = plan(control, view, &problem).await?;
     let chosen = |placed: &atoll_domain::placement::Placed| view.offers.get(&placed.worker).map(|offer| offer.ask);

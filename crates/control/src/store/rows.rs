@@ -7,6 +7,7 @@ use atoll_domain::id::{ApiKeyId, ClusterId, CommandId, JobId, NodeId, PodId, Use
 use atoll_domain::job::{JobOutcome, JobState};
 use atoll_domain::key::{Address, Digest, PublicKey, Signature};
 use atoll_domain::meter::{Observation, SignedUsage};
+use atoll_domain::placement::Setback;
 use atoll_domain::time::UnixMs;
 use atoll_domain::worker::{Facts, SlotRef};
 use serde::{Deserialize, Serialize};
@@ -95,6 +96,9 @@ pub struct JobNow {
     /// Pods that were lost or failed, and for which a replacement is wanted: their slots go back to the order.
     #[serde(default)]
     pub gone: BTreeSet<PodId>,
+    /// How often and when each worker failed this job: it comes last, and rests before it is taken again.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub setbacks: BTreeMap<WorkerId, Setback>,
     /// The next overlay index; never goes back.
     pub next_index: u16,
     /// Raised whenever membership changes.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use atoll_domain::cluster::{PodRole, PodState};
 use atoll_domain::job::{JobOutcome, JobState};
+use atoll_domain::placement::Setback;
 use atoll_domain::time::UnixMs;
 
 use super::{Reconciler, for_each_job};
@@ -59,9 +60,13 @@ impl Losses {
             job::end(control, &found, JobOutcome::Failed, &reason).await?;
             return Ok(());
         }
-        let ids = gone.iter().map(|pod| pod.id);
+        let at = control.now();
         let changed = job::change(control, &found, |now| {
-            now.gone.extend(ids);
+            for pod in &gone {
+                now.gone.insert(pod.id);
+                let setback = Setback::after(now.setbacks.get(&pod.worker).copied(), at);
+                now.setbacks.insert(pod.worker, setback);
+            }
             recover(now, head_gone, &reason);
         })
         .await?;

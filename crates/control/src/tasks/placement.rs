@@ -133,8 +133,10 @@ impl Placements {
             devices: order.devices_open,
             price_max: atoll_domain::money::UsdMicrosPerHour(order.price_cap_uusd),
             pack: spec.pack.clone(),
-            excluded: pods.iter().map(|pod| pod.worker).collect::<BTreeSet<_>>(),
+            excluded: self.serving(job, pods).await?,
+            setbacks: job.now.setbacks.clone(),
             strangers: self.control.config.strangers,
+            now: self.control.now(),
         };
         let view = candidates::view(&self.control, &market).await?;
         let plan = place(&problem, &view, &Plan::default());
@@ -160,6 +162,13 @@ impl Placements {
             }
         }
         Ok(())
+    }
+
+    /// Workers that have a pod of the job, or hold a lease for one. Who lost one may be taken again.
+    async fn serving(&self, job: &Job, pods: &[Pod]) -> anyhow::Result<BTreeSet<WorkerId>> {
+        let leased = chain::live_slots(&self.control, job).await?.into_iter().map(|slot| slot.worker);
+        let running = pods.iter().filter(|pod| !pod.state.is_over()).map(|pod| pod.worker);
+        Ok(leased.chain(running).collect())
     }
 
     /// Fills one group; true when it is leased.

@@ -7,6 +7,7 @@ use atoll_domain::id::{ApiKeyId, ClusterId, CommandId, JobId, PodId, UserId, Wor
 use atoll_domain::job::JobState;
 use atoll_domain::key::{Digest, PublicKey, SecretKey, Signature};
 use atoll_domain::meter::{Observation, SignedUsage, UsageStatement};
+use atoll_domain::placement::Setback;
 use atoll_domain::time::UnixMs;
 use atoll_domain::worker::{Facts, Limits, SlotRef};
 
@@ -64,6 +65,7 @@ pub(super) fn job_now() -> JobNow {
         submission: None,
         head: None,
         gone: BTreeSet::from([PodId::from_random(id16(8))]),
+        setbacks: BTreeMap::from([(worker_id(8), Setback { count: 2, last: NOW })]),
         next_index: 0,
         roster: 0,
         fence: 0,
