@@ -6,10 +6,11 @@
 //! caller, as in a server, both do what tokio does and cost nothing more.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::task::Poll;
 
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -30,6 +31,25 @@ struct Inner {
     /// Futures that are not dropped yet.
     covered: AtomicUsize,
     bare: Notify,
+    /// How often a covered future is still polled until this ends by itself; 0: for ever.
+    fuse: AtomicU64,
+}
+
+impl Inner {
+    fn end(&self) {
+        self.has_ended.store(true, Ordering::Release);
+        self.ended.notify_waiters();
+    }
+
+    /// Counts a poll; true when it is the one that does not happen any more.
+    fn burns_out(&self) -> bool {
+        let left = self.fuse.load(Ordering::Acquire);
+        if left == 0 || self.fuse.fetch_sub(1, Ordering::AcqRel) != 1 {
+            return false;
+        }
+        self.end();
+        true
+    }
 }
 
 /// Counts a covered future; dropped after it.
@@ -70,16 +90,27 @@ impl Life {
         let covered = CURRENT.scope(self.clone(), future);
         tokio::select! {
             biased;
-            () = until(&self.0.ended, || self.is_ended()) => None,
+            () = self.ended() => None,
+            () = poll_fn(|_| if self.0.burns_out() { Poll::Ready(()) } else { Poll::Pending }) => None,
             output = covered => Some(output),
         }
     }
 
     /// Ends it: returns when every future under it has been dropped. Not to be called from under it.
     pub async fn end(&self) {
-        self.0.has_ended.store(true, Ordering::Release);
-        self.0.ended.notify_waiters();
+        self.0.end();
         until(&self.0.bare, || self.0.covered.load(Ordering::Acquire) == 0).await;
+    }
+
+    /// Ends it when its futures together have been polled so often: wherever each of them then stands. Like a process that
+    /// is killed not while it waits, but while it works.
+    pub fn end_after(&self, polls: u64) {
+        self.0.fuse.store(polls.max(1), Ordering::Release);
+    }
+
+    /// Waits until it ends.
+    pub async fn ended(&self) {
+        until(&self.0.ended, || self.is_ended()).await;
     }
 
     /// Whether it was ended.
@@ -167,6 +198,28 @@ mod tests {
         life.end().await;
         assert_eq!((ours.load(Ordering::Relaxed), others.load(Ordering::Relaxed)), (0, 3));
         assert!(first.await.unwrap().is_none() && life.is_ended() && !other.is_ended());
+    }
+
+    #[tokio::test]
+    async fn a_life_ends_at_the_poll_it_was_told_and_with_it_whoever_waits() {
+        let life = Life::default();
+        let (steps, waiting) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        tokio::spawn({
+            let (life, work) = (life.clone(), generations(0, Arc::clone(&waiting)));
+            async move { life.cover(work).await }
+        });
+        tokio::task::yield_now().await;
+        life.end_after(4);
+        let counted = Arc::clone(&steps);
+        let walks = life.cover(async move {
+            loop {
+                counted.fetch_add(1, Ordering::Relaxed);
+                tokio::task::yield_now().await;
+            }
+        });
+        assert_eq!((walks.await, waiting.load(Ordering::Relaxed)), (None::<()>, 1));
+        life.end().await;
+        assert_eq!((steps.load(Ordering::Relaxed), waiting.load(Ordering::Relaxed)), (3, 0));
     }
 
     #[tokio::test]
