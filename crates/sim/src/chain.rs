@@ -1,13 +1,14 @@
 //! The chain and the way to it: the local chain's engine behind a network that loses, delays and doubles requests.
 //!
-//! What a cluster does wrong by itself (stale reads, transactions that were processed and then dropped) is the engine's;
-//! here is what happens on the way, and halts: for their length no answer comes, and the clocks of the world may have
+//! What a cluster does wrong by itself (stale reads, transactions that were processed and then dropped) is the engine's,
+//! told from here; here is what happens on the way, and halts: for their length no answer comes, and the clocks of the world may have
 //! leapt when it ends.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use atoll_chain::local::Engine;
+use atoll_chain::local::faults::{Faults, RollBack, Share};
+use atoll_chain::local::{Engine, Finality};
 use atoll_chain::rpc::{Posted, Posting, Wire, WireError};
 use atoll_chain::{Rpc, RpcConfig};
 
@@ -37,6 +38,8 @@ struct State {
     /// Answers in a thousand that are "try again later".
     busy_per_mille: u64,
     watcher: Option<Watcher>,
+    /// Slots until something is confirmed.
+    confirmed_slots: u64,
     transactions: u64,
 }
 
@@ -49,8 +52,10 @@ impl std::fmt::Debug for Chain {
 impl Chain {
     /// A chain at a place.
     #[must_use]
-    pub fn new(engine: Engine, net: &Net, place: &str, trace: &Trace) -> Self {
-        let state = State { engine, halted: false, busy_per_mille: 0, watcher: None, transactions: 0 };
+    pub fn new(mut engine: Engine, finality: Finality, net: &Net, place: &str, trace: &Trace) -> Self {
+        engine.set_finality(finality);
+        let confirmed_slots = finality.confirmed_slots;
+        let state = State { engine, halted: false, busy_per_mille: 0, watcher: None, confirmed_slots, transactions: 0 };
         Self(Arc::new(Shared { net: net.clone(), place: place.into(), trace: trace.clone(), state: Mutex::new(state) }))
     }
 
@@ -88,6 +93,27 @@ impl Chain {
     /// So many answers in a thousand are "too many requests".
     pub fn busy(&self, per_mille: u64) {
         self.state().busy_per_mille = per_mille;
+    }
+
+    /// One answer in three comes from a node that is up to so many slots behind; 0: none any more.
+    pub fn lag(&self, slots: u64) {
+        let share = if slots == 0 { Share::NONE } else { Share::of_thousand(333) };
+        let faults = Faults { seed: slots, stale: share, stale_slots_max: slots, ..Faults::default() };
+        self.state().engine.set_faults(faults);
+    }
+
+    /// The newest slots never were, as far as they are not confirmed: half of their transactions are tried again later.
+    pub fn fork(&self, slots: u64) {
+        let mut state = self.state();
+        let slots = slots.min(state.confirmed_slots);
+        let lost = state.engine.roll_back(RollBack { slots, land: Share::of_thousand(500) });
+        let lost = lost.expect("what was processed can be undone");
+        let State { engine, watcher, .. } = &mut *state;
+        if let Some(watcher) = watcher {
+            watcher(engine);
+        }
+        drop(state);
+        self.0.trace.line("chain", &format!("a fork of {slots} slots: {} transactions never were", lost.len()));
     }
 
     /// A client at a place, with settings of the caller's.

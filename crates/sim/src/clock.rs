@@ -85,6 +85,12 @@ impl Clock {
         UnixMs(self.time.now().0.saturating_add_signed(offset_ms.saturating_add(gained)))
     }
 
+    /// What a clock of the same machine shows that nobody sets.
+    #[must_use]
+    pub fn steady(&self) -> UnixMs {
+        self.time.now()
+    }
+
     /// Sets it off by so much.
     pub fn jump(&self, by_ms: i64) {
         let mut error = self.error.lock().unwrap_or_else(PoisonError::into_inner);

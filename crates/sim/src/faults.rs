@@ -14,12 +14,16 @@ use crate::world::World;
 pub enum Fault {
     /// A node is killed and started again.
     NodeKilled { node: usize, away: Duration },
+    /// A node is killed while it works: when its tasks have been polled so often, wherever they then stand.
+    NodeKilledAt { node: usize, polls: u64, away: Duration },
     /// A node's machine loses power.
     NodeDark { node: usize, away: Duration },
     /// The shared database is killed and started again.
     DatabaseKilled { away: Duration },
     /// A worker is killed and started again; its pods go on.
     WorkerKilled { worker: usize, away: Duration },
+    /// A worker is killed while it works.
+    WorkerKilledAt { worker: usize, polls: u64, away: Duration },
     /// A worker's machine loses power.
     MachineDark { worker: usize, away: Duration },
     /// A worker is cut off from the nodes, in one direction or both.
@@ -32,6 +36,10 @@ pub enum Fault {
     ChainBusy { away: Duration },
     /// The chain halts; in the meantime six hours pass for everybody.
     ChainHalt { away: Duration },
+    /// The chain's newest slots lose against a fork: what was processed there and not confirmed yet, never was.
+    Fork { slots: u64 },
+    /// Some of the chain's answers come from a node that lags behind.
+    ChainStale { slots: u64, away: Duration },
     /// A worker's clock is set wrong.
     ClockJumps { worker: usize, by_ms: i64 },
     /// A node's disk, or the database's, is full for a time.
@@ -52,6 +60,7 @@ pub fn schedule(options: &Options) -> Vec<(Duration, Fault)> {
         let away = Duration::from_secs(20);
         faults.push((random.lasts(options.quiet_at / 2..options.quiet_at), Fault::ChainHalt { away }));
     }
+    faults.extend(options.script.iter().cloned());
     faults.sort_by_key(|(at, _)| *at);
     faults
 }
@@ -61,11 +70,14 @@ fn draw(options: &Options, random: &Random) -> Fault {
     let (node, worker) = (index(options.nodes), index(options.workers));
     let second = Duration::from_secs(1);
     let away = random.lasts(second / 2..random.lasts(second..30 * second));
-    match random.below(0..14) {
-        0 | 1 => Fault::NodeKilled { node, away },
+    let polls = random.below(1..random.below(2..3_000));
+    match random.below(0..20) {
+        0 => Fault::NodeKilled { node, away },
+        1 | 14 => Fault::NodeKilledAt { node, polls, away },
         2 => Fault::NodeDark { node, away },
         3 => Fault::DatabaseKilled { away },
-        4 | 5 => Fault::WorkerKilled { worker, away },
+        4 => Fault::WorkerKilled { worker, away },
+        5 | 15 => Fault::WorkerKilledAt { worker, polls, away },
         6 => Fault::MachineDark { worker, away },
         7 | 8 => {
             let (to, from) = *random.one_of(&[(true, true), (true, false), (false, true)]);
@@ -74,6 +86,8 @@ fn draw(options: &Options, random: &Random) -> Fault {
         9 => Fault::Flapping { worker, times: random.below(3..15) },
         10 => Fault::ChainAway { away: 2 * away },
         11 => Fault::ChainBusy { away },
+        16 | 17 => Fault::Fork { slots: random.below(1..4) },
+        18 => Fault::ChainStale { slots: random.below(1..20), away },
         12 => {
             let by_ms = i64::try_from(random.below(0..1_200_000)).unwrap_or(0) - 600_000;
             Fault::ClockJumps { worker, by_ms }
@@ -114,6 +128,7 @@ fn mend(world: &World) {
     world.net.heal_all();
     world.chain.halt(false);
     world.chain.busy(0);
+    world.chain.lag(0);
     for database in &world.databases {
         database.disk().behave(DiskHabits::default());
     }
@@ -141,6 +156,11 @@ async fn happen(world: &World, fault: Fault) {
             tokio::time::sleep(away).await;
             world.nodes[node].start();
         }
+        Fault::NodeKilledAt { node, polls, away } => {
+            world.nodes[node].kill_after(polls).await;
+            tokio::time::sleep(away).await;
+            world.nodes[node].start();
+        }
         Fault::NodeDark { node, away } => {
             world.nodes[node].lose_power().await;
             tokio::time::sleep(away).await;
@@ -155,6 +175,11 @@ async fn happen(world: &World, fault: Fault) {
         }
         Fault::WorkerKilled { worker, away } => {
             world.workers[worker].kill().await;
+            tokio::time::sleep(away).await;
+            world.workers[worker].start();
+        }
+        Fault::WorkerKilledAt { worker, polls, away } => {
+            world.workers[worker].kill_after(polls).await;
             tokio::time::sleep(away).await;
             world.workers[worker].start();
         }
@@ -177,6 +202,12 @@ async fn happen(world: &World, fault: Fault) {
             world.chain.busy(500);
             tokio::time::sleep(away).await;
             world.chain.busy(0);
+        }
+        Fault::Fork { slots } => world.chain.fork(slots),
+        Fault::ChainStale { slots, away } => {
+            world.chain.lag(slots);
+            tokio::time::sleep(away).await;
+            world.chain.lag(0);
         }
         Fault::ClockJumps { worker, by_ms } => world.workers[worker].machine().around().clock.jump(by_ms),
         Fault::DiskFull { away } => {

@@ -5,13 +5,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use atoll_chain::local::Engine;
 use atoll_chain::market::PROGRAM_ID;
 use atoll_chain::market::layout::{FleetPage, Lease, Order, Record as _, SLOT_USED, Table as _};
 use atoll_chain::spl::{MINT_BYTES, Mint, TOKEN_PROGRAM, TokenAccount};
 use atoll_chain::{Address, market};
+use atoll_domain::id::PodId;
 use atoll_domain::key::PublicKey;
+use atoll_domain::time::UnixMs;
 use atoll_interface::fill;
 
 use crate::genesis::People;
@@ -19,6 +22,13 @@ use crate::truth::Truth;
 
 /// Rounding of one lease: whole seconds of each of its pods.
 const ROUNDING_MS: u64 = 1_000;
+
+/// How long a pod goes on after its lease, when nobody can be asked.
+const GRACE: Duration = Duration::from_secs(30);
+/// How much later a worker may think the lease ends: whole seconds, an answer on its way, one from a node that lags.
+const NOTICED_WITHIN: Duration = Duration::from_secs(12);
+/// How long a supervisor takes to see that time has leapt.
+const GUARDED_WITHIN: Duration = Duration::from_secs(3);
 
 /// Fees of both sides together, basis points.
 const FEES_BPS: u64 = 50;
@@ -41,6 +51,8 @@ struct State {
     renter: Purse,
     treasury: Purse,
     supply: u64,
+    /// Pods that ran although their lease and grace were over, and since when.
+    overdue: BTreeMap<PodId, Duration>,
     broken: BTreeSet<String>,
 }
 
@@ -112,6 +124,7 @@ impl Laws {
             renter: purse(&people.renter),
             treasury: purse(&people.admin),
             supply: accounts.supply,
+            overdue: BTreeMap::new(),
             broken: BTreeSet::new(),
         };
         Self { truth: truth.clone(), state: Arc::new(Mutex::new(state)) }
@@ -143,6 +156,7 @@ impl Laws {
             devices(&accounts, &mut broken);
             money(&accounts, &mut broken);
             self.served(state, &accounts, &mut broken);
+            self.in_time(state, &accounts, &mut broken);
             broken.extend(self.truth.broken());
             state.broken.extend(broken);
         });
@@ -170,6 +184,23 @@ impl Laws {
         }
     }
 
+    /// No pod runs for longer than its lease and the grace, by the chain's clock, whoever can be reached.
+    fn in_time(&self, state: &mut State, accounts: &Accounts, broken: &mut Vec<String>) {
+        let (elapsed, now) = (self.truth.time().elapsed(), self.truth.time().now());
+        let mut overdue = BTreeMap::new();
+        for (pod, run) in self.truth.runs().into_iter().filter(|(_, run)| run.until.is_none()) {
+            let ends = ends_at(accounts, &Address(run.lease.0), now);
+            if ends.is_some_and(|ends| now > ends.after(GRACE + NOTICED_WITHIN)) {
+                let since = state.overdue.get(&pod).copied().unwrap_or(elapsed);
+                overdue.insert(pod, since);
+                if elapsed > since + GUARDED_WITHIN {
+                    broken.push(format!("{}: {pod} runs after its lease and grace", run.machine));
+                }
+            }
+        }
+        state.overdue = overdue;
+    }
+
     /// What must hold once every job has ended.
     pub fn check_end(&self, engine: &mut Engine) {
         self.check(engine);
@@ -195,6 +226,15 @@ impl Laws {
             }
         });
     }
+}
+
+/// When a lease ends, as any reader of the chain has to find it; none while it has not begun, or is closed.
+fn ends_at(accounts: &Accounts, lease: &Address, now: UnixMs) -> Option<UnixMs> {
+    let mut lease = *accounts.leases.get(lease)?;
+    let mut order = *accounts.orders.get(&Address(lease.order))?;
+    order.ripen(i64::try_from(now.secs()).ok()?);
+    lease.begin(&order);
+    (lease.end != 0).then(|| UnixMs(u64::try_from(lease.end).unwrap_or(0) * 1000))
 }
 
 /// No device is leased twice: the masks of a slot's leases do not overlap, and together are what the slot says.

@@ -90,7 +90,8 @@ struct Pod {
     /// Covers what its program does.
     life: Life,
     ran: Option<Ran>,
-    ends_at: UnixMs,
+    /// When its supervisor ends it, on a clock that nobody sets.
+    killed_at: UnixMs,
 }
 
 /// A program that was started, and its spool so far.
@@ -182,14 +183,18 @@ impl Machine {
     }
 
     fn end_leases(&self) {
-        let now = self.0.around.clock.now();
-        let is_over = |pod: &Pod| {
-            pod.over.borrow().is_none() && now > pod.ends_at.after(Duration::from_millis(pod.spec.grace_ms))
-        };
+        let now = self.0.around.clock.steady();
+        let is_over = |pod: &Pod| pod.over.borrow().is_none() && now > pod.killed_at;
         let over: Vec<PodId> = self.state().pods.iter().filter(|(_, pod)| is_over(pod)).map(|(id, _)| *id).collect();
         for pod in over {
             self.end(pod, None, "the lease and its grace are over");
         }
+    }
+
+    /// What a supervisor makes of a lease's end on the wall, as soon as it is told.
+    fn killed_at(&self, spec: &PodSpec, ends_at: UnixMs) -> UnixMs {
+        let clock = &self.0.around.clock;
+        clock.steady().after(ends_at.since(clock.now()) + Duration::from_millis(spec.grace_ms))
     }
 
     /// A pod is over. The first end counts.
@@ -319,7 +324,7 @@ impl Host for Machine {
             over: watch::Sender::new(None),
             life: Life::default(),
             ran: None,
-            ends_at: spec.ends_at,
+            killed_at: self.killed_at(spec, spec.ends_at),
             fate,
         };
         {
@@ -376,7 +381,7 @@ impl Host for Machine {
     }
 
     async fn extend(&self, pod: PodId, ends_at: UnixMs) -> anyhow::Result<()> {
-        self.with(pod, |pod| pod.ends_at = ends_at)
+        self.with(pod, |pod| pod.killed_at = self.killed_at(&pod.spec, ends_at))
     }
 
     async fn stop(&self, pod: PodId, term: Duration) -> anyhow::Result<Over> {

@@ -1,9 +1,10 @@
 //! `atoll-sim`: runs worlds, prints what happened and what was broken.
 //!
-//! Many seeds run in as many processes at a time as there are cores: a world is one thread, and one that breaks the
-//! process must not take the others along.
+//! A world is one thread; many run on as many threads as there are cores.
 
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::ops::Range;
+use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -18,6 +19,9 @@ atoll-sim --seeds A..B [--minutes 5]                                  many; prin
 atoll-sim planted [BUG] [--seeds 0..200]                              how many seeds each planted bug takes
 atoll-sim bench [--json]                                              virtual seconds per CPU second, 20 workers
 RUST_LOG=info prints what the real code logs";
+
+/// What this was built with, as Cargo is told.
+const PROFILE: &str = if cfg!(debug_assertions) { "" } else { " --release" };
 
 /// What was typed.
 struct Arguments(Vec<String>);
@@ -36,7 +40,7 @@ impl Arguments {
         self.value(name).map_or(Ok(otherwise), |text| text.parse().with_context(|| format!("{name} {text}")))
     }
 
-    fn range(&self, name: &str) -> anyhow::Result<Option<std::ops::Range<u64>>> {
+    fn range(&self, name: &str) -> anyhow::Result<Option<Range<u64>>> {
         let Some(text) = self.value(name) else { return Ok(None) };
         let parts = text.split_once("..").context("a range is written like 0..200")?;
         Ok(Some(parts.0.parse()?..parts.1.parse()?))
@@ -91,42 +95,70 @@ fn one(arguments: &Arguments) -> anyhow::Result<bool> {
     Ok(verdict.broken.is_empty())
 }
 
-/// Runs seeds side by side; prints those that break.
-fn many(seeds: std::ops::Range<u64>, minutes: u64) -> anyhow::Result<bool> {
+/// Runs seeds side by side, a thread for each core; says of those that break what broke, and how to see it again.
+fn many(seeds: Range<u64>, minutes: u64) -> anyhow::Result<bool> {
     let cores = std::thread::available_parallelism()?.get();
-    let (total, began) = (seeds.end - seeds.start, Instant::now());
-    let mut failed = Vec::new();
-    let mut running: Vec<(u64, Child)> = Vec::new();
-    for seed in seeds {
-        if running.len() >= cores {
-            let (seed, child) = running.remove(0);
-            failed.extend(judged(seed, child, minutes)?);
+    let total = seeds.end.saturating_sub(seeds.start);
+    println!("seeds {seeds:?}, {minutes} minutes each, {cores} at a time");
+    let (began, cpu) = (Instant::now(), cpu_seconds());
+    let tally = Mutex::new(Tally { next: seeds.start, ..Tally::default() });
+    let lock = || tally.lock().unwrap_or_else(PoisonError::into_inner);
+    let take = || {
+        let mut tally = lock();
+        tally.next += 1;
+        tally.next - 1
+    };
+    let worlds = || {
+        for seed in std::iter::repeat_with(take).take_while(|seed| *seed < seeds.end) {
+            let verdict = world::run(
+                &Options::draw(seed, Duration::from_secs(60 * minutes)),
+                Planted::default(),
+                Telling::default(),
+            );
+            lock().add(seed, &verdict, minutes);
         }
-        let mut command = Command::new(std::env::current_exe()?);
-        command.args(["--quiet", "--seed", &seed.to_string(), "--minutes", &minutes.to_string()]);
-        running.push((seed, command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?));
-    }
-    for (seed, child) in running {
-        failed.extend(judged(seed, child, minutes)?);
-    }
-    println!("{total} seeds of {minutes} minutes in {:.0?}, {} broken: {failed:?}", began.elapsed(), failed.len());
-    Ok(failed.is_empty())
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..cores {
+            scope.spawn(worlds);
+        }
+    });
+    let Tally { worlds, virtual_s, transactions, jobs, broken, .. } = &*lock();
+    println!(
+        "{worlds} of {total} worlds, {virtual_s:.0} virtual seconds, {transactions} transactions, {jobs} jobs in {:.0} s, {:.0} CPU s",
+        began.elapsed().as_secs_f64(),
+        cpu_seconds() - cpu
+    );
+    println!("{} broken: {broken:?}", broken.len());
+    Ok(broken.is_empty() && *worlds == total)
 }
 
-/// The seed, when its world broke.
-fn judged(seed: u64, child: Child, minutes: u64) -> anyhow::Result<Option<u64>> {
-    let output = child.wait_with_output()?;
-    if output.status.success() {
-        return Ok(None);
+/// What came of many worlds so far.
+#[derive(Default)]
+struct Tally {
+    next: u64,
+    worlds: u64,
+    virtual_s: f64,
+    transactions: u64,
+    jobs: usize,
+    broken: Vec<u64>,
+}
+
+impl Tally {
+    fn add(&mut self, seed: u64, verdict: &Verdict, minutes: u64) {
+        self.worlds += 1;
+        self.virtual_s += verdict.lasted.as_secs_f64();
+        self.transactions += verdict.transactions;
+        self.jobs += verdict.jobs.len();
+        if verdict.broken.is_empty() {
+            return;
+        }
+        self.broken.push(seed);
+        println!(
+            "seed {seed} breaks; again: cargo run --locked{PROFILE} -p atoll-sim -- --seed {seed} --minutes {minutes}"
+        );
+        verdict.broken.iter().take(5).for_each(|broken| println!("  {broken}"));
     }
-    println!("seed {seed} breaks; again: cargo run -p atoll-sim -- --seed {seed} --minutes {minutes}");
-    let said = String::from_utf8_lossy(&output.stdout);
-    said.lines().filter(|line| line.starts_with("BROKEN")).take(5).for_each(|line| println!("  {line}"));
-    if !said.contains("BROKEN") {
-        let complaint = String::from_utf8_lossy(&output.stderr);
-        println!("  it died: {}", complaint.lines().take(5).collect::<Vec<_>>().join(" | "));
-    }
-    Ok(Some(seed))
 }
 
 fn planted(arguments: &Arguments) -> anyhow::Result<bool> {

@@ -27,6 +27,8 @@ use crate::trace::Trace;
 
 /// How long whatever watches over a node takes to start it again after it could not start.
 const RESTART: Duration = Duration::from_secs(1);
+/// The longest wait for a node that is to be killed while it works.
+pub const KILLED_WITHIN: Duration = Duration::from_secs(10);
 
 /// A control node. Clones are the same.
 #[derive(Clone, Debug)]
@@ -140,6 +142,16 @@ impl Node {
             life.end().await;
         }
         *self.0.control.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Kills it when its tasks have been polled so often.
+    pub async fn kill_after(&self, polls: u64) {
+        let life = self.life().clone();
+        if let Some(life) = life {
+            life.end_after(polls);
+            let _ = tokio::time::timeout(KILLED_WITHIN, life.ended()).await;
+        }
+        self.kill().await;
     }
 
     /// The machine loses power.

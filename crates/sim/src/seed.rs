@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use atoll_chain::local::Finality;
+
 use crate::clock::Error;
 use crate::disk::Habits as DiskHabits;
+use crate::faults::Fault;
 use crate::net::Weather;
 use crate::program::Habits;
 use crate::random::Random;
@@ -33,8 +36,12 @@ pub struct Options {
     pub disks: DiskHabits,
     /// How far clocks are off at most, in milliseconds; they also drift by up to 200 parts per million.
     pub clocks_off_ms: i64,
+    /// When what the chain processed counts.
+    pub finality: Finality,
     /// Whether the chain halts for six hours.
     pub long_halt: bool,
+    /// Faults that happen as well, each at its time: what a test wants to see.
+    pub script: Vec<(Duration, Fault)>,
 }
 
 impl Options {
@@ -72,8 +79,7 @@ impl Options {
             length,
             quiet_at: length / 2,
             nodes: 1 + small(1),
-            // A worker that a job had is not taken for it again: three leave one to go to.
-            workers: 3 + small(3),
+            workers: 1 + small(5),
             jobs: 1 + small(3),
             faults: small(8),
             weather,
@@ -84,7 +90,9 @@ impl Options {
             } else {
                 i64::try_from(random.below(0..2_000)).unwrap_or(0)
             },
+            finality: Finality { confirmed_slots: sometimes(700, 3), finalized_slots: 3 + sometimes(700, 29) },
             long_halt: random.happens(50),
+            script: Vec::new(),
         }
     }
 
@@ -103,7 +111,9 @@ impl Options {
             pods: Habits::default(),
             disks: DiskHabits::default(),
             clocks_off_ms: 0,
+            finality: Finality::default(),
             long_halt: false,
+            script: Vec::new(),
         }
     }
 
@@ -129,6 +139,8 @@ impl std::fmt::Display for Options {
         writeln!(f, "  network {weather:?}")?;
         writeln!(f, "  pods, per mille {pods:?}")?;
         writeln!(f, "  disks, per mille {disks:?}")?;
+        let Finality { confirmed_slots, finalized_slots } = self.finality;
+        writeln!(f, "  confirmed after {confirmed_slots} slots, final after {finalized_slots}")?;
         write!(f, "  clocks off by up to {} ms, long halt: {}", self.clocks_off_ms, self.long_halt)
     }
 }

@@ -52,6 +52,12 @@ impl Truth {
         act(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// The world's true time.
+    #[must_use]
+    pub fn time(&self) -> &TrueTime {
+        &self.time
+    }
+
     /// A pod's program starts.
     pub fn starts(&self, pod: PodId, machine: &Place, order: Address, lease: Address, mask: u16) {
         let from = self.time.elapsed();

@@ -23,6 +23,7 @@ use crate::clock::Clock;
 use crate::genesis::DEVICES;
 use crate::machine::{self, Machine};
 use crate::net::{Net, PORT, Place};
+use crate::node::KILLED_WITHIN;
 use crate::random::Random;
 
 /// How long whatever watches over a worker takes to start it again after it ended by itself.
@@ -174,6 +175,16 @@ impl Worker {
         if let Some(life) = life {
             life.end().await;
         }
+    }
+
+    /// Kills it when its tasks have been polled so often.
+    pub async fn kill_after(&self, polls: u64) {
+        let life = self.life().clone();
+        if let Some(life) = life {
+            life.end_after(polls);
+            let _ = tokio::time::timeout(KILLED_WITHIN, life.ended()).await;
+        }
+        self.kill().await;
     }
 
     /// The machine loses power: the worker and its pods are gone, and nobody is told.

@@ -268,7 +268,7 @@ impl World {
         let mut engine = prepared.fork(Arc::new(Clock::new(&time, Error::default())));
         let truth = Truth::new(&time);
         let laws = Laws::new(&people, &mut engine, &truth);
-        let chain = Chain::new(engine, &net, "chain", &trace);
+        let chain = Chain::new(engine, options.finality, &net, "chain", &trace);
         let maker =
             Maker { options, time: time.clone(), trace: trace.clone(), net: net.clone(), chain: chain.clone(), people };
         let (nodes, databases) = maker.nodes(&planted);

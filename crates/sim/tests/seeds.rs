@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use atoll_sim::faults::Fault;
 use atoll_sim::planted::{BUGS, LENGTH};
 use atoll_sim::seed::Options;
 use atoll_sim::trace::Telling;
@@ -34,6 +35,34 @@ fn the_same_seed_twice_is_the_same_world_and_another_is_another() {
     };
     assert_eq!(of(11), of(11));
     assert_ne!(of(11), of(12));
+}
+
+#[test]
+fn the_only_machine_is_taken_again_when_it_comes_back() {
+    let dark = Fault::MachineDark { worker: 0, away: Duration::from_secs(8) };
+    let script = vec![(Duration::from_secs(20), dark)];
+    let verdict = live(&Options { workers: 1, script, ..Options::calm(4, 3 * MINUTE) });
+    assert_eq!(verdict.broken, Vec::<String>::new());
+    let lost = verdict.timeline.iter().any(|line| line.contains("MachineDark"));
+    let went_on = verdict.timeline.iter().any(|line| line.contains("-2 SUCCEEDED"));
+    assert!(lost && went_on && verdict.jobs[0].contains("Succeeded"), "{:#?}", verdict.timeline);
+}
+
+/// Killed between any two polls, again and again, both sides.
+#[test]
+fn killed_while_they_work_nodes_and_workers_lose_nothing() {
+    let away = Duration::from_millis(700);
+    let kill = |n: u64| {
+        let polls = 1 + 97 * n;
+        let fault = match n % 2 {
+            0 => Fault::NodeKilledAt { node: 0, polls, away },
+            _ => Fault::WorkerKilledAt { worker: 0, polls: 1 + 11 * n, away },
+        };
+        (Duration::from_secs(9 + 3 * n), fault)
+    };
+    let verdict = live(&Options { script: (0..20).map(kill).collect(), ..Options::calm(4, 3 * MINUTE) });
+    assert_eq!(verdict.broken, Vec::<String>::new());
+    assert!(verdict.jobs[0].contains("Succeeded"), "{:#?}", verdict.timeline);
 }
 
 #[test]
