@@ -78,13 +78,13 @@ pub(crate) fn run(arguments: &Arguments, repository: &Path) -> Result<()> {
     Ok(())
 }
 
-fn commit(repository: &Path) -> String {
+pub(crate) fn commit(repository: &Path) -> String {
     let output = Command::new("git").args(["describe", "--always", "--dirty"]).current_dir(repository).output();
     output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
 }
 
 /// Processor, cores, memory, kernel and load of this machine.
-fn machine() -> String {
+pub(crate) fn machine() -> String {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let cpus = read("/proc/cpuinfo");
     let name =

@@ -25,6 +25,17 @@ pub(crate) struct Arguments {
     /// client in Rust is built
     #[arg(long)]
     long: bool,
+    /// Of what takes long only this: sim, chaos, fuzz, rebuild or rust-client
+    #[arg(long, requires = "long", value_parser = parts())]
+    part: Option<String>,
+    /// Seeds of the simulation, from 0; without it 200, with --long 2000
+    #[arg(long, value_name = "N")]
+    seeds: Option<u64>,
+}
+
+/// What `--part` takes.
+fn parts() -> clap::builder::PossibleValuesParser {
+    SUITES.iter().filter(|suite| suite.has_part()).map(|suite| suite.name).collect::<Vec<_>>().into()
 }
 
 /// Milliseconds for each target of the long fuzzing.
@@ -35,6 +46,8 @@ const FUZZ_MS: &str = "30000";
 enum When {
     /// Every run: it needs nothing but Cargo and Python.
     Always,
+    /// Left out by `--fast`, and longer with `--long`: it takes minutes.
+    Longer,
     /// Left out by `--fast`: it needs namespaces, Ray or PostgreSQL.
     Usually,
     /// Added by `--long`.
@@ -43,11 +56,18 @@ enum When {
 
 impl Arguments {
     fn wants(&self, suite: &Suite) -> bool {
+        if let Some(part) = &self.part {
+            return suite.name == part;
+        }
         match suite.when {
             When::Always => true,
-            When::Usually => !self.fast,
+            When::Longer | When::Usually => !self.fast,
             When::Long => self.long,
         }
+    }
+
+    fn seeds(&self) -> u64 {
+        self.seeds.unwrap_or(if self.long { 2000 } else { 200 })
     }
 }
 
@@ -55,24 +75,34 @@ impl Arguments {
 struct Suite {
     name: &'static str,
     when: When,
-    run: fn(&Path) -> Result<()>,
+    run: fn(&Path, &Arguments) -> Result<()>,
+}
+
+impl Suite {
+    fn has_part(&self) -> bool {
+        matches!(self.when, When::Long | When::Longer)
+    }
 }
 
 const SUITES: &[Suite] = &[
-    Suite { name: "rust", when: When::Always, run: rust },
-    Suite { name: "python", when: When::Always, run: python },
-    Suite { name: "program", when: When::Always, run: program },
-    Suite { name: "store", when: When::Usually, run: store },
-    Suite { name: "clients", when: When::Usually, run: clients },
-    Suite { name: "pods", when: When::Usually, run: pods },
-    Suite { name: "walk", when: When::Usually, run: walk },
-    Suite { name: "training", when: When::Usually, run: training },
-    Suite { name: "demo", when: When::Usually, run: demo_suite },
-    Suite { name: "chaos", when: When::Long, run: chaos },
-    Suite { name: "fuzz", when: When::Long, run: fuzz },
-    Suite { name: "rebuild", when: When::Long, run: rebuild },
-    Suite { name: "rust-client", when: When::Long, run: rust_client },
+    Suite { name: "rust", when: When::Always, run: |it, _| rust(it) },
+    Suite { name: "python", when: When::Always, run: |it, _| python(it) },
+    Suite { name: "program", when: When::Always, run: |it, _| program(it) },
+    Suite { name: "store", when: When::Usually, run: |it, _| store(it) },
+    Suite { name: "clients", when: When::Usually, run: |it, _| clients(it) },
+    Suite { name: "pods", when: When::Usually, run: |it, _| pods(it) },
+    Suite { name: "walk", when: When::Usually, run: |it, _| walk(it) },
+    Suite { name: "training", when: When::Usually, run: |it, _| training(it) },
+    Suite { name: "demo", when: When::Usually, run: |it, _| demo_suite(it) },
+    Suite { name: "sim", when: When::Longer, run: |it, arguments| simulation(it, arguments.seeds()) },
+    Suite { name: "chaos", when: When::Long, run: |it, _| chaos(it) },
+    Suite { name: "fuzz", when: When::Long, run: |it, _| fuzz(it) },
+    Suite { name: "rebuild", when: When::Long, run: |it, _| rebuild(it) },
+    Suite { name: "rust-client", when: When::Long, run: |it, _| rust_client(it) },
 ];
+
+/// A suite's name, whether it passed, wall and processor time.
+type Outcome = (&'static str, bool, Duration, Duration);
 
 pub(crate) fn run(arguments: &Arguments, repository: &Path) -> Result<()> {
     let purpose = if arguments.fast { Purpose::Build } else { Purpose::Test };
@@ -81,17 +111,35 @@ pub(crate) fn run(arguments: &Arguments, repository: &Path) -> Result<()> {
     for suite in SUITES.iter().filter(|suite| arguments.wants(suite)) {
         eprintln!("\n== {} ==", suite.name);
         let (started, cpu) = (Instant::now(), usage::children_cpu());
-        let result = (suite.run)(repository);
+        let result = (suite.run)(repository, arguments);
         if let Err(error) = &result {
             eprintln!("{}: {error:#}", suite.name);
         }
-        results.push((suite.name, result.is_ok(), started.elapsed(), usage::children_cpu().saturating_sub(cpu)));
+        let result = (suite.name, result.is_ok(), started.elapsed(), usage::children_cpu().saturating_sub(cpu));
+        if arguments.long && suite.has_part() {
+            keep(repository, arguments, result)?;
+        }
+        results.push(result);
     }
     let left_out: Vec<&str> = SUITES.iter().filter(|suite| !arguments.wants(suite)).map(|suite| suite.name).collect();
     report(&results, &left_out)
 }
 
-fn report(results: &[(&str, bool, Duration, Duration)], left_out: &[&str]) -> Result<()> {
+/// Keeps what came of a long part under the commit that it was of.
+fn keep(repository: &Path, arguments: &Arguments, (name, passed, wall, cpu): Outcome) -> Result<()> {
+    let commit = crate::bench::commit(repository);
+    let seeds = (name == "sim").then(|| arguments.seeds());
+    let kept = serde_json::json!({
+        "part": name, "commit": commit, "passed": passed, "seeds": seeds,
+        "wall_s": wall.as_secs(), "cpu_s": cpu.as_secs(), "machine": crate::bench::machine(),
+    });
+    let folder = repository.join("target/long").join(commit);
+    std::fs::create_dir_all(&folder)?;
+    let file = folder.join(name).with_extension("json");
+    std::fs::write(&file, format!("{kept}\n")).with_context(|| format!("{} cannot be written", file.display()))
+}
+
+fn report(results: &[Outcome], left_out: &[&str]) -> Result<()> {
     println!("\nsuite       wall s   cpu s  result");
     for (name, passed, wall, cpu) in results {
         let word = if *passed { "passed" } else { "FAILED" };
@@ -140,6 +188,12 @@ fn python(repository: &Path) -> Result<()> {
 fn program(repository: &Path) -> Result<()> {
     crate::program::check(repository, Fetch::No)?;
     command(repository, "cargo", &["test", "--locked", "-p", "atoll-market-tests"])
+}
+
+/// Whole worlds on seeds with everything that can go wrong, five minutes of their time each.
+fn simulation(repository: &Path, seeds: u64) -> Result<()> {
+    let seeds = format!("0..{seeds}");
+    command(repository, "cargo", &["run", "--locked", "-p", "atoll-sim", "--", "--seeds", &seeds, "--minutes", "5"])
 }
 
 /// Every parser that faces outside, half a minute each, with other mutations at every run (`rust` has a second each, always
