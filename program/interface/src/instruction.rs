@@ -139,9 +139,11 @@ macro_rules! all {
     };
 }
 
+mod fault;
 mod stake;
 mod supply;
 
+pub use fault::*;
 pub use stake::*;
 pub use supply::*;
 
@@ -178,13 +180,13 @@ all! {
     CostakeOffer,
     CostakeAccept,
     CostakeExit,
+    ProveEquivocation,
 }
 
 /// Numbers that are decided and not built yet: the next instruction of that name takes its number.
 pub const PLANNED: &[(u8, &str)] = &[
-    (32, "OpenFraud"),
-    (33, "AddFraudElement"),
-    (34, "ProveEquivocation"),
+    (33, "OpenFraud"),
+    (34, "AddFraudElement"),
     (35, "ExecuteSlash"),
     (36, "SettleBatch"),
     (37, "SettleCosigned"),

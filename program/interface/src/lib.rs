@@ -24,6 +24,7 @@ pub mod merkle;
 pub mod network;
 pub mod seeds;
 pub mod settlement;
+pub mod signature;
 pub mod stake;
 mod wire;
 

@@ -8,8 +8,8 @@ use crate::{
     Error,
     arithmetic::{BPS, add, mul, mul_div, mul_wide, sub},
     layout::{
-        CO_STAKE_HELD, CO_STAKE_LEAVING, CO_STAKE_OFFERED, CO_STAKE_WAITING, CoStake, Config, DeviceKey, FleetPage,
-        GpuModel, Rules, Slot,
+        ATTESTOR_SLASHED, Attestor, CO_STAKE_HELD, CO_STAKE_LEAVING, CO_STAKE_OFFERED, CO_STAKE_WAITING, CoStake,
+        Config, DeviceKey, FleetPage, GpuModel, Rules, Slot,
     },
 };
 
@@ -320,6 +320,32 @@ impl CoStake {
             (page.costake, page.costake_leaving, page.slash_index) = (0, 0, 0);
         }
         Ok(())
+    }
+}
+
+/// Where slashed stake goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Slash {
+    /// To who proved the fault, base units.
+    pub bounty: u64,
+    /// Base units burned.
+    pub burned: u64,
+}
+
+impl Attestor {
+    /// Takes an attestor's stake for two roots of one epoch; its key votes no more. The caller moves what is returned.
+    ///
+    /// # Errors
+    /// [`Error::AttestorSlashed`] when it was slashed before.
+    pub fn slash(&mut self, rules: &Rules) -> Result<Slash, Error> {
+        if self.flags & ATTESTOR_SLASHED != 0 {
+            return Err(Error::AttestorSlashed);
+        }
+        let taken = mul_div(self.stake, u64::from(rules.attestor_slash_bps), BPS)?;
+        let bounty = mul_div(taken, u64::from(rules.bounty_bps), BPS)?.min(rules.bounty_max);
+        self.stake = sub(self.stake, taken)?;
+        self.flags |= ATTESTOR_SLASHED;
+        Ok(Slash { bounty, burned: sub(taken, bounty)? })
     }
 }
 

@@ -65,6 +65,7 @@ fn dispatch(tag: u8, cx: &mut Cx<'_>) -> Outcome {
         ix::CostakeOffer::TAG => handler::costake_offer::run(cx),
         ix::CostakeAccept::TAG => handler::costake_accept::run(cx),
         ix::CostakeExit::TAG => handler::costake_exit::run(cx),
+        ix::ProveEquivocation::TAG => handler::prove_equivocation::run(cx),
         _ => Err(Error::InstructionUnknown.into()),
     }
 }

@@ -15,11 +15,13 @@ pub struct Call {
     pub name: &'static str,
     pub metas: Vec<Meta>,
     pub data: Vec<u8>,
+    /// Data of ed25519 instructions that stand before it in its transaction.
+    pub checks: Vec<Vec<u8>>,
 }
 
 impl Call {
     pub(crate) fn new(name: &'static str, metas: &[Meta], data: Data) -> Self {
-        Self { name, metas: metas.to_vec(), data: data.as_slice().to_vec() }
+        Self { name, metas: metas.to_vec(), data: data.as_slice().to_vec(), checks: vec![] }
     }
 }
 

@@ -3,13 +3,14 @@
 use crate::{
     Call, Party, World,
     calls::{catalogue, config},
-    world::pda,
+    world::{pda, sha256},
 };
 use atoll_interface::{
-    ATL, Address,
-    instruction::{self as ix},
-    layout::CoStake,
+    ATL, Address, instruction as ix,
+    layout::{CoStake, Config},
+    network::vote_message,
     seeds,
+    signature::INSTRUCTIONS_ID,
 };
 
 /// Seconds of unbonding in the tests' network.
@@ -63,6 +64,30 @@ impl World {
     pub fn set_rules_to(&self, values: &ix::SetRules) -> Call {
         let accounts = ix::SetRulesAccounts { admin: self.admin, config: config(), rules: rules() };
         Call::new("set_rules", &accounts.metas(), values.encode().unwrap())
+    }
+
+    /// Shows two votes of a key, each for (epoch, root).
+    pub fn prove(&self, prover: Address, key: Address, votes: [(u64, [u8; 32]); 2]) -> Call {
+        let network_root = self.read::<Config>(config()).network_root;
+        let messages = votes.map(|(epoch, root)| vote_message(&network_root, epoch, &root));
+        self.prove_by(prover, key, messages.map(|message| self.check(&key, &message)))
+    }
+
+    pub fn prove_by(&self, prover: Address, key: Address, checks: [Vec<u8>; 2]) -> Call {
+        let attestor = pda(&seeds::attestor(&key));
+        let accounts = ix::ProveEquivocationAccounts {
+            prover,
+            attestor,
+            vault: pda(&seeds::attestor_vault(&attestor)),
+            mint: self.mint,
+            bounty: sha256(&[b"purse", &prover]),
+            config: config(),
+            rules: rules(),
+            instructions: INSTRUCTIONS_ID,
+        };
+        let data = ix::ProveEquivocation { first: 0, second: 1 };
+        let call = Call::new("prove_equivocation", &accounts.metas(), data.encode().unwrap());
+        Call { checks: checks.to_vec(), ..call }
     }
 }
 

@@ -1,7 +1,9 @@
 //! One chain with the market program, a mint and a clock.
 
 use crate::calls::Call;
-use atoll_interface::{Address, Error, Hash, PROGRAM_ID, SYSTEM_PROGRAM_ID, TOKEN_PROGRAM_ID, layout::Record};
+use atoll_interface::{
+    Address, Error, Hash, PROGRAM_ID, SYSTEM_PROGRAM_ID, TOKEN_PROGRAM_ID, layout::Record, signature::ED25519_ID,
+};
 use litesvm::{LiteSVM, types::TransactionMetadata};
 use sha2::{Digest, Sha256};
 use solana_account::Account;
@@ -120,6 +122,15 @@ impl World {
         address
     }
 
+    /// Data of the ed25519 instruction that checks a key's signature over a message.
+    pub fn check(&self, signer: &Address, message: &[u8]) -> Vec<u8> {
+        let signature = self.keys[signer].sign_message(message);
+        let here = u16::MAX;
+        let words = [16, here, 80, here, 112, u16::try_from(message.len()).unwrap(), here];
+        let words: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        [&[1, 0], &words[..], signature.as_ref(), signer, message].concat()
+    }
+
     /// Puts an account as given.
     pub fn put(&mut self, at: Address, owner: Address, data: Vec<u8>) {
         let lamports = self.svm.minimum_balance_for_rent_exemption(data.len());
@@ -201,21 +212,27 @@ impl World {
     }
 
     fn message(&self, calls: &[&Call]) -> Vec<Instruction> {
-        calls
-            .iter()
-            .map(|call| Instruction {
-                program_id: PROGRAM_ID.into(),
-                accounts: call
-                    .metas
-                    .iter()
-                    .map(|meta| AccountMeta {
-                        pubkey: meta.address.into(),
-                        is_signer: meta.signer,
-                        is_writable: meta.writable,
-                    })
-                    .collect(),
-                data: call.data.clone(),
-            })
+        let checks = calls.iter().flat_map(|call| &call.checks).map(|data| Instruction {
+            program_id: Pubkey::from(ED25519_ID),
+            accounts: vec![],
+            data: data.clone(),
+        });
+        checks
+            .chain(calls.iter().map(|call| {
+                Instruction {
+                    program_id: PROGRAM_ID.into(),
+                    accounts: call
+                        .metas
+                        .iter()
+                        .map(|meta| AccountMeta {
+                            pubkey: meta.address.into(),
+                            is_signer: meta.signer,
+                            is_writable: meta.writable,
+                        })
+                        .collect(),
+                    data: call.data.clone(),
+                }
+            }))
             .collect()
     }
 

@@ -85,6 +85,8 @@ fn measure() -> BTreeMap<String, u64> {
     meter.measure("", &party.unstake_withdraw());
     meter.measure("", &party.close_device_key(0, party.devices[1]));
     meter.measure("", &party.close_page());
+    let votes = [(7, [1; 32]), (7, [2; 32])];
+    meter.measure("", &meter.world.prove(meter.world.admin, meter.world.attestor, votes));
     meter.units
 }
 

@@ -200,7 +200,9 @@ fn no_signer_no_account_no_byte_can_be_another() {
     script.world.must(&b.collect());
     script.step(&a.close_order(a.renter), &b.close_order(b.renter));
 
-    let elsewhere = ["init", "set_catalogue", "set_feed", "register_attestor", "post_epoch", "set_rules"];
+    // Those of the network here below, the proof in `faults`.
+    let elsewhere =
+        ["prove_equivocation", "init", "set_catalogue", "set_feed", "register_attestor", "post_epoch", "set_rules"];
     leave(&mut script, &a, &b);
     assert_eq!(script.covered.len() + elsewhere.len(), TABLE.len(), "{:?}", script.covered);
     assert!(script.tried > 1_000, "only {} mutations were tried", script.tried);

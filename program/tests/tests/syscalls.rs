@@ -26,7 +26,7 @@ impl Probe {
 
     fn call(&self, op: u8, rest: &[u8], others: &[Meta]) -> Call {
         let out = Meta { address: self.out, signer: false, writable: true };
-        Call { name: "probe", metas: [&[out], others].concat(), data: [&[op], rest].concat() }
+        Call { name: "probe", metas: [&[out], others].concat(), data: [&[op], rest].concat(), checks: vec![] }
     }
 
     fn run(&mut self, op: u8, rest: &[u8], others: &[Meta]) -> Vec<u8> {

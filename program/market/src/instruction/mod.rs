@@ -15,6 +15,7 @@ pub(crate) mod fill_order;
 pub(crate) mod init;
 pub(crate) mod post_epoch;
 pub(crate) mod post_order;
+pub(crate) mod prove_equivocation;
 pub(crate) mod register_attestor;
 pub(crate) mod register_worker;
 pub(crate) mod release_lease;

@@ -13,7 +13,7 @@ use crate::shared::{
 use atoll_interface::{
     Error,
     instruction::{PostEpoch, PostEpochAccounts},
-    layout::{Attestor, Config, Epoch, Record},
+    layout::{ATTESTOR_SLASHED, Attestor, Config, Epoch, Record},
     network::epoch_at,
     seeds,
 };
@@ -34,6 +34,9 @@ pub(crate) fn run(cx: &mut Cx<'_>) -> Outcome {
         let mut attestor = account::view_mut::<Attestor>(cx.program, &mut attestor)?;
         if !address::is(&key, &attestor.key) {
             return Err(Error::NotAuthorised.into());
+        }
+        if attestor.flags & ATTESTOR_SLASHED != 0 {
+            return Err(Error::AttestorSlashed.into());
         }
         if vote.index < attestor.next_epoch {
             return Err(Error::VoteRepeated.into());
