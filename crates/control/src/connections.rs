@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
+use crate::admission::Admission;
 use crate::places::{Place, Places};
 use crate::tls::{self, Peer};
 
@@ -69,6 +70,7 @@ pub(crate) struct Connections {
     pub(crate) router: Router,
     pub(crate) tls: TlsAcceptor,
     pub(crate) places: Places,
+    pub(crate) admission: Admission,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
 }
@@ -108,7 +110,12 @@ impl Connections {
             tracing::debug!(%address, %error, "a connection went away");
             return;
         }
-        let Ok(Ok(session)) = tokio::time::timeout(HANDSHAKE_MAX, self.tls.accept(tcp)).await else {
+        let Some(turn) = self.admission.admit(&tcp, address.ip()).await else {
+            tracing::debug!(%address, "not admitted");
+            return;
+        };
+        let handshake = turn.spend(self.tls.accept(tcp));
+        let Ok(Ok(session)) = tokio::time::timeout(HANDSHAKE_MAX, handshake).await else {
             tracing::debug!(%address, "no TLS handshake");
             return;
         };

@@ -6,6 +6,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod admin;
+mod admission;
 pub mod app;
 pub mod config;
 mod connections;

@@ -18,6 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::admission::Admission;
 use crate::app::network;
 use crate::config::Config;
 pub use crate::connections::connection_over;
@@ -159,6 +160,7 @@ impl Node {
             router: http::router(&control),
             tls,
             places: Places::new(control.config.connections_max),
+            admission: Admission::new(),
             stop: stop.clone(),
             tasks: tasks.clone(),
         };

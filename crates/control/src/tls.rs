@@ -63,6 +63,9 @@ pub fn load(state: &Path, names: &[String]) -> anyhow::Result<Arc<ServerConfig>>
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_no_client_auth()
         .with_single_cert(certificates, key)?;
+    // A node that dies takes its sessions with it, so resuming saves the workers of a storm nothing, and each ticket costs
+    // the handshake that makes it.
+    config.send_tls13_tickets = 0;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }

@@ -198,6 +198,7 @@ forward! {
     events(job: JobId, after: u64, limit: u32) -> Vec<(u64, Event)>;
     worker_put(worker: &Worker) -> ();
     worker(id: WorkerId) -> Option<Worker>;
+    known(workers: &[WorkerId]) -> BTreeMap<WorkerId, Known>;
     workers() -> Vec<Worker>;
     devices_unreserve(job: JobId) -> ();
     devices_reserved(now: UnixMs) -> BTreeMap<WorkerId, u16>;
@@ -217,6 +218,7 @@ forward! {
     observations_put(seen: &BTreeMap<PodId, Observation>) -> ();
     commands_add(commands: &[Command]) -> ();
     commands_open(worker: WorkerId, limit: u32) -> Vec<Command>;
+    workers_commanded() -> Vec<WorkerId>;
     command_answer(worker: WorkerId, id: CommandId, answer: &CommandAnswer) -> bool;
     command(id: CommandId) -> Option<(Command, Option<CommandAnswer>)>;
     chain_tx_put(tx: &ChainTx) -> ChainTx;

@@ -9,6 +9,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use atoll_domain::id::WorkerId;
 use atoll_domain::key::{Address, Digest, PublicKey};
 use atoll_domain::worker::Offer;
+use tokio::sync::Notify;
 
 /// A device model of the catalogue.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +71,13 @@ pub struct MarketView {
 }
 
 impl MarketView {
+    /// Whether all but the time is the same.
+    fn is_like(&self, other: &Self) -> bool {
+        let Self { network, models, feed_usd_micros, feed_by_operator, offers, chain_time: _ } = self;
+        (network, models, offers) == (&other.network, &other.models, &other.offers)
+            && (*feed_usd_micros, *feed_by_operator) == (other.feed_usd_micros, other.feed_by_operator)
+    }
+
     /// The catalogue's model of this name.
     #[must_use]
     pub fn model(&self, name: &str) -> Option<&CatalogueModel> {
@@ -79,39 +87,62 @@ impl MarketView {
 
 /// The latest view; none before the chain answered for the first time, and while it is not the one of this store.
 #[derive(Clone, Debug, Default)]
-pub struct Market(Arc<RwLock<Read>>);
+pub struct Market(Arc<Latest>);
+
+#[derive(Debug, Default)]
+struct Latest {
+    now: RwLock<Read>,
+    /// Wakes whoever waits for the first view.
+    read: Notify,
+}
 
 #[derive(Debug, Default)]
 struct Read {
     view: Option<Arc<MarketView>>,
     refusal: Option<String>,
+    /// Whether somebody is about to read it for the first time.
+    is_due: bool,
 }
 
 impl Market {
     /// The latest view.
     #[must_use]
     pub fn snapshot(&self) -> Option<Arc<MarketView>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).view.clone()
+        self.0.now.read().unwrap_or_else(PoisonError::into_inner).view.clone()
     }
 
     /// Why what the chain shows is not believed, in words.
     #[must_use]
     pub fn refusal(&self) -> Option<String> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).refusal.clone()
+        self.0.now.read().unwrap_or_else(PoisonError::into_inner).refusal.clone()
     }
 
     /// The chain is another one than it should be: there is no view until [`put`](Self::put) brings the right one's.
     pub fn refuse(&self, why: String) {
-        let mut slot = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        *slot = Read { view: None, refusal: Some(why) };
+        let mut slot = self.0.now.write().unwrap_or_else(PoisonError::into_inner);
+        *slot = Read { view: None, refusal: Some(why), is_due: false };
+        drop(slot);
+        self.0.read.notify_waiters();
+    }
+
+    /// Somebody begins to read the market.
+    pub(crate) fn is_due(&self) {
+        self.0.now.write().unwrap_or_else(PoisonError::into_inner).is_due = true;
+    }
+
+    /// Waits for the first view, or a refusal, where one is about to come.
+    pub(crate) async fn first(&self) {
+        let is_there = || !self.0.now.read().unwrap_or_else(PoisonError::into_inner).is_due;
+        atoll_life::until(&self.0.read, is_there).await;
     }
 
     /// Puts a fresh view in place; true when it differs from the one before in more than time.
     pub fn put(&self, view: MarketView) -> bool {
-        let mut slot = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let old = slot.view.as_deref();
-        let same = old.is_some_and(|old| MarketView { chain_time: view.chain_time, ..old.clone() } == view);
-        *slot = Read { view: Some(Arc::new(view)), refusal: None };
+        let mut slot = self.0.now.write().unwrap_or_else(PoisonError::into_inner);
+        let same = slot.view.as_deref().is_some_and(|old| old.is_like(&view));
+        *slot = Read { view: Some(Arc::new(view)), refusal: None, is_due: false };
+        drop(slot);
+        self.0.read.notify_waiters();
         !same
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A beat goes out every second and whenever links changed, with all changes in one write; never one per heartbeat. A look
 //! comes back with who lives, who holds what, which commands are new and whether jobs changed. Both are polls of the
-//! store: losing one costs a period, and every link looks into its own outbox besides.
+//! store: losing one costs a period, and all open commands are looked for now and then besides.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,6 +24,8 @@ const LOOK_PERIOD: Duration = Duration::from_millis(250);
 const CHANGES_GAP: Duration = Duration::from_millis(50);
 /// How long a command's number is remembered: one below it may be written later.
 const NUMBERS_KEPT: Duration = Duration::from_secs(2);
+/// How often all open commands are looked for, whatever was heard of them.
+const SWEEP_PERIOD: Duration = Duration::from_secs(10);
 /// The longest that a stopping node takes to sign off.
 const SIGN_OFF_MAX: Duration = Duration::from_secs(2);
 
@@ -60,6 +62,7 @@ struct Attendance<'a> {
     beats: u64,
     beaten: Option<Instant>,
     looked: Option<Instant>,
+    swept: Option<Instant>,
     jobs: u64,
     /// Commands up to this number are known.
     commands_after: Option<u64>,
@@ -69,12 +72,35 @@ struct Attendance<'a> {
 
 impl<'a> Attendance<'a> {
     const fn new(control: &'a Control) -> Self {
-        Self { control, beats: 0, beaten: None, looked: None, jobs: 0, commands_after: None, commands: BTreeMap::new() }
+        Self {
+            control,
+            beats: 0,
+            beaten: None,
+            looked: None,
+            swept: None,
+            jobs: 0,
+            commands_after: None,
+            commands: BTreeMap::new(),
+        }
     }
 
     async fn round(&mut self) -> Result<()> {
         self.beat().await?;
-        self.look().await
+        self.look().await?;
+        self.sweep().await
+    }
+
+    /// Wakes every link that has an open command: for what a look missed. One question for all of them.
+    async fn sweep(&mut self) -> Result<()> {
+        let now = Instant::now();
+        if self.swept.is_some_and(|last| now - last < SWEEP_PERIOD) {
+            return Ok(());
+        }
+        for worker in self.control.store.workers_commanded().await? {
+            self.control.links.deliver(worker);
+        }
+        self.swept = Some(now);
+        Ok(())
     }
 
     async fn beat(&mut self) -> Result<()> {

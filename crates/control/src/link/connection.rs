@@ -26,11 +26,10 @@ use crate::tls::Peer;
 
 /// The longest a worker may take to introduce itself.
 const HELLO_MAX: Duration = Duration::from_secs(5);
+/// The longest a worker waits for a node that has just started to read the market.
+const MARKET_MAX: Duration = Duration::from_secs(3);
 /// The longest one frame may take to be written.
 const WRITE_MAX: Duration = Duration::from_secs(10);
-/// How often the outbox is looked into when nobody wakes it. `attend` does for what other nodes write to it; this is for
-/// what it misses.
-const OUTBOX_PERIOD: Duration = Duration::from_secs(10);
 /// Commands read from the outbox at once.
 const COMMANDS_MAX: u32 = 256;
 /// Heartbeats that may be missed.
@@ -155,18 +154,7 @@ async fn introduce(
         return Err(refused(Code::LinkBadProof, message.into()));
     }
     check_chain(control, &worker).await?;
-    remember(control, &worker).await?;
     Ok((hello, worker))
-}
-
-/// Keeps what a worker says of itself. One that only comes back says what the store has: a read, where a write waits for
-/// the disk.
-async fn remember(control: &Control, worker: &Worker) -> Result<(), End> {
-    let known = control.store.worker(worker.id).await?;
-    if known.is_none_or(|known| Worker { last_seen: worker.last_seen, ..known } != *worker) {
-        control.store.worker_put(worker).await?;
-    }
-    Ok(())
 }
 
 /// What a worker says of itself, within bounds.
@@ -205,6 +193,11 @@ fn read_hello(control: &Control, hello: &Hello) -> Result<Worker, End> {
 
 /// The slot that the worker names must be this device key's: in the market as this node read it last, else on the chain now.
 async fn check_chain(control: &Control, worker: &Worker) -> Result<(), End> {
+    // A node that has just started reads the market first: one read, where each worker would ask for its page.
+    let read = tokio::time::timeout(MARKET_MAX, control.market.first()).await;
+    if read.is_err() {
+        tracing::debug!("the market is not read yet; the chain is asked for one worker's slot");
+    }
     if let Some(why) = control.market.refusal() {
         // No fault of the worker's: it shall come again, to another node perhaps.
         return Err(End::Failed(anyhow::anyhow!(why)));
@@ -269,6 +262,14 @@ fn broken_frame(error: &axum::Error) -> End {
 
 impl Link {
     async fn welcome(&mut self, resumed: bool, received: u64, hello: &Hello) -> Result<(), End> {
+        // Looked up once the link stands: whatever comes later wakes it.
+        let store = &self.control.store;
+        let known = self.control.links.known(store.as_ref(), self.worker.id).await.map_err(End::Failed)?;
+        // One that only comes back says what the store has, and nothing waits for the disk.
+        let last_seen = self.worker.last_seen;
+        if known.worker.is_none_or(|known| Worker { last_seen, ..known } != self.worker) {
+            store.worker_put(&self.worker).await?;
+        }
         let welcome = |session| Welcome {
             session,
             resumed,
@@ -280,14 +281,16 @@ impl Link {
         let envelope = envelope.ok_or_else(replaced)?;
         self.send(envelope).await?;
         self.control.wake.signal();
-        inbound::hello(self, &hello.pods).await?;
-        self.deliver().await
+        if known.is_busy || !hello.pods.is_empty() {
+            inbound::hello(self, &hello.pods).await?;
+            return self.deliver().await;
+        }
+        self.flush().await
     }
 
     /// Frames both ways until the link ends.
     async fn talk(&mut self, frames: &mut SplitStream<WebSocket>) -> End {
         let silence_max = self.control.config.heartbeat() * BEATS_MISSED_MAX;
-        let mut outbox = tokio::time::interval(OUTBOX_PERIOD);
         let mut silent_since = tokio::time::Instant::now();
         loop {
             let connection = self.connection.clone();
@@ -297,7 +300,6 @@ impl Link {
                 biased;
                 () = connection.end.cancelled() => Err(self.ended()),
                 () = connection.wake.notified() => self.deliver().await,
-                _ = outbox.tick() => self.deliver().await,
                 frame = next_frame(frames) => {
                     silent_since = tokio::time::Instant::now();
                     match frame {
@@ -363,6 +365,11 @@ impl Link {
             Ok::<(), Full>(())
         })
         .ok_or_else(replaced)??;
+        self.flush().await
+    }
+
+    /// Sends what waits.
+    async fn flush(&mut self) -> Result<(), End> {
         while let Some(envelope) = self.sequence(Sequence::to_send).ok_or_else(replaced)? {
             self.send(envelope).await?;
         }

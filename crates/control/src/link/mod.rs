@@ -8,6 +8,7 @@
 
 mod attend;
 mod connection;
+mod greeting;
 mod inbound;
 mod presence;
 mod routes;
@@ -27,7 +28,9 @@ use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::control::{Control, World};
-use crate::store::rows::{Beat, Held, Node};
+use crate::store::Store;
+use crate::store::rows::{Beat, Held, Known, Node};
+use greeting::Greeting;
 use presence::Presence;
 use session::Session;
 
@@ -90,6 +93,7 @@ struct Inner {
     changed: Notify,
     seen: Mutex<BTreeMap<PodId, Seen>>,
     asked: Mutex<BTreeMap<StreamId, Asked>>,
+    greeting: Greeting,
 }
 
 /// One worker's link, now or the last one.
@@ -146,6 +150,7 @@ impl Links {
             changed: Notify::new(),
             seen: Mutex::default(),
             asked: Mutex::default(),
+            greeting: Greeting::default(),
         }))
     }
 
@@ -257,6 +262,11 @@ impl Links {
 
     fn forgotten(&self, url: &str) -> Vec<NodeId> {
         lock(&self.0.presence).forgotten(url)
+    }
+
+    /// What the store has of a worker that links now.
+    async fn known(&self, store: &dyn Store, worker: WorkerId) -> anyhow::Result<Known> {
+        self.0.greeting.known(store, worker).await
     }
 
     /// Looks into a worker's outbox now, if it is linked here.

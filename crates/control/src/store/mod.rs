@@ -26,7 +26,7 @@ use atoll_domain::meter::{Observation, SignedUsage};
 use atoll_domain::time::UnixMs;
 
 use rows::{
-    AdoptedJob, ApiKey, Beat, ChainTx, ChainTxState, Command, CommandAnswer, Epoch, Event, Held, Job, JobChange,
+    AdoptedJob, ApiKey, Beat, ChainTx, ChainTxState, Command, CommandAnswer, Epoch, Event, Held, Job, JobChange, Known,
     NetworkPin, NewJob, News, Origin, Pod, PodChange, Reservation, Stray, User, Worker,
 };
 
@@ -133,6 +133,8 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     async fn worker_put(&self, worker: &Worker) -> Result<()>;
     /// One worker.
     async fn worker(&self, id: WorkerId) -> Result<Option<Worker>>;
+    /// What there is of each of these workers, in one look.
+    async fn known(&self, workers: &[WorkerId]) -> Result<BTreeMap<WorkerId, Known>>;
     /// All workers, by id.
     async fn workers(&self) -> Result<Vec<Worker>>;
     /// Reserves devices for a job until `until`, all or nothing: refused as a conflict when any of them is reserved for
@@ -172,6 +174,8 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     async fn commands_add(&self, commands: &[Command]) -> Result<()>;
     /// Commands of a worker that it has not answered, oldest first, at most `limit`.
     async fn commands_open(&self, worker: WorkerId, limit: u32) -> Result<Vec<Command>>;
+    /// Workers with commands that they have not answered.
+    async fn workers_commanded(&self) -> Result<Vec<WorkerId>>;
     /// Records a worker's answer; the first answer stays. False when the command is not this worker's.
     async fn command_answer(&self, worker: WorkerId, id: CommandId, answer: &CommandAnswer) -> Result<bool>;
     /// A command with its answer.

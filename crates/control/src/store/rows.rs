@@ -540,6 +540,15 @@ pub struct News {
     pub commands: Vec<(u64, WorkerId)>,
 }
 
+/// What a store has of a worker that links.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// What it said of itself when it linked last.
+    pub worker: Option<Worker>,
+    /// Whether it has pods or strays that are not over, or commands that it has not answered.
+    pub is_busy: bool,
+}
+
 /// The network that a store is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NetworkPin {

@@ -29,6 +29,8 @@ impl MarketReader {
 impl Reconciler for MarketReader {
     const NAME: &'static str = "market";
     const PERIOD: Duration = Duration::from_secs(1);
+    // It reads whole pages: workers that link by the thousand signal by the thousand.
+    const GAP: Duration = Duration::from_millis(250);
     const FIRST: bool = true;
     const ON_CHAIN: bool = false;
 

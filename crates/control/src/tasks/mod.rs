@@ -31,7 +31,7 @@ use crate::control::Control;
 use crate::store::StoreError;
 use crate::store::rows::Job;
 
-/// How soon after a run the next may start: many signals become one run.
+/// The usual [`Reconciler::GAP`].
 const RUN_GAP: Duration = Duration::from_millis(25);
 
 /// Brings one kind of thing from what is to what should be.
@@ -40,6 +40,8 @@ trait Reconciler: Send + 'static {
     const NAME: &'static str;
     /// How often it runs when nothing signals.
     const PERIOD: Duration;
+    /// How soon after a run the next may start: many signals become one run.
+    const GAP: Duration = RUN_GAP;
     /// Whether it runs before the store is known to be up to the operator's notes.
     const FIRST: bool = false;
     /// Whether it acts on what the chain shows, and so waits until the chain is known to be this store's.
@@ -54,6 +56,7 @@ trait Reconciler: Send + 'static {
 pub fn spawn(control: &Arc<Control>, stop: &CancellationToken) -> JoinSet<()> {
     let mut set = JoinSet::new();
     control.caught_up.unset();
+    control.market.is_due();
     let mut start = Starter { set: &mut set, control, stop };
     start.reconciler(market::MarketReader::new(control));
     start.reconciler(adopt::Adoptions::new(control));
@@ -103,7 +106,7 @@ impl Starter<'_> {
                 tokio::select! {
                     biased;
                     () = stop.cancelled() => return,
-                    () = tokio::time::sleep(RUN_GAP) => {}
+                    () = tokio::time::sleep(R::GAP) => {}
                 }
                 tokio::select! {
                     biased;

@@ -149,6 +149,12 @@ impl Store for Dying {
     async fn commands_add(&self, commands: &[Command]) -> Result<()> {
         survives(self.0.commands_add(commands)).await
     }
+    async fn known(&self, workers: &[WorkerId]) -> Result<BTreeMap<WorkerId, Known>> {
+        lives(self.0.known(workers)).await
+    }
+    async fn workers_commanded(&self) -> Result<Vec<WorkerId>> {
+        lives(self.0.workers_commanded()).await
+    }
     async fn commands_open(&self, worker: WorkerId, limit: u32) -> Result<Vec<Command>> {
         lives(self.0.commands_open(worker, limit)).await
     }

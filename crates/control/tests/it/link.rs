@@ -335,3 +335,24 @@ async fn a_pod_that_a_returning_worker_does_not_name_is_over() {
     again(vec![]).await;
     assert_eq!(state(&rig, pod.id).await, PodState::Exited);
 }
+
+/// Callers that say nothing, and callers that begin a handshake and stop: each address waits for itself.
+#[tokio::test]
+async fn callers_that_stop_in_the_middle_keep_no_worker_out() {
+    use tokio::io::AsyncWriteExt as _;
+    let rig = Rig::start().await;
+    let mut idle = Vec::new();
+    for n in 0..600 {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.9:0".parse().unwrap()).unwrap();
+        let mut caller = socket.connect(rig.node.address).await.unwrap();
+        if n >= 100 {
+            // The head of a ClientHello of 512 bytes that never come.
+            caller.write_all(&[22, 3, 1, 2, 0]).await.unwrap();
+        }
+        idle.push(caller);
+    }
+    let began = tokio::time::Instant::now();
+    rig.worker(1).await;
+    println!("linked after {:?}", began.elapsed());
+}

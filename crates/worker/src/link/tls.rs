@@ -1,5 +1,6 @@
 //! The real way to a server: TCP, and TLS 1.3 with the operator's pinned certificate.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -55,7 +56,11 @@ impl Tls {
     pub async fn over(&self, tcp: TcpStream, server: &Server) -> Result<Dialled, DialError> {
         let name = ServerName::try_from(server.host.clone()).map_err(|_| DialError::Address(server.to_string()))?;
         tcp.set_nodelay(true).map_err(|error| DialError::Unreachable(server.clone(), error))?;
-        let tls = self.0.connect(name, tcp).await.map_err(|error| DialError::Untrusted(server.clone(), error))?;
+        let tls = self.0.connect(name, tcp).await.map_err(|error| match error.kind() {
+            // It hung up before it showed anything: it has too much to do, or ends.
+            ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset => DialError::Unreachable(server.clone(), error),
+            _ => DialError::Untrusted(server.clone(), error),
+        })?;
         let exporter = tls.get_ref().1.export_keying_material([0; EXPORTER_BYTES], EXPORTER_LABEL, None);
         let exporter = exporter.map_err(|error| DialError::Refused(server.clone(), error.to_string()))?;
         Ok((Box::new(tls), exporter))

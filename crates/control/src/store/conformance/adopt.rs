@@ -101,6 +101,7 @@ pub(super) async fn a_stray_stays_whose_it_is_and_keeps_its_meter(at: &Fresh) {
     store.stray_put(&Stray { fence: 4, state: PodState::Exited, ..first.clone() }).await.unwrap();
     let kept = Stray { usage: Some(metered), observation: seen, ..first.clone() };
     assert_eq!(store.strays_on(first.worker).await.unwrap(), std::slice::from_ref(&kept));
+    assert!(store.known(&[first.worker]).await.unwrap()[&first.worker].is_busy);
     store
         .stray_put(&Stray { state: PodState::Exited, exit_code: Some(3), statement: None, ..first.clone() })
         .await
@@ -109,6 +110,7 @@ pub(super) async fn a_stray_stays_whose_it_is_and_keeps_its_meter(at: &Fresh) {
     let over = Stray { state: PodState::Exited, exit_code: Some(3), ..kept };
     assert_eq!(store.strays_of(&first.order).await.unwrap(), [over]);
     assert_eq!(store.strays_on(first.worker).await.unwrap(), []);
+    assert!(!store.known(&[first.worker]).await.unwrap()[&first.worker].is_busy);
     assert!(matches!(
         store.usage_put(PodId::from_random(id16(77)), &usage(&pod(77, &job(1, &user(1)), 0), 1, 1)).await,
         Err(StoreError::NotFound { .. })

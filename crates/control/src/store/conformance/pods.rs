@@ -9,7 +9,7 @@ use atoll_domain::time::UnixMs;
 
 use super::make::{NOW, accepted, command, event, id16, job_now, later, pod, usage, worker_id};
 use super::{Fresh, assert_conflict, assert_not_found};
-use crate::store::rows::{Command, CommandAnswer, Job, JobNow, Pod, PodChange};
+use crate::store::rows::{Command, CommandAnswer, Job, JobNow, Known, Pod, PodChange};
 use crate::store::{Store, StoreError};
 
 const STATES: [PodState; 5] =
@@ -119,6 +119,14 @@ pub(super) async fn pods_on_a_worker_are_those_not_over(at: &Fresh) {
     store.pods_add(job.id, 1, &job_now(), &pods, &[], &[]).await.unwrap();
     assert_eq!(store.pods_on(worker).await.unwrap(), pods[..3]);
     assert_eq!(store.pods_on(worker_id(78)).await.unwrap(), []);
+    let over = Pod { worker: worker_id(79), state: PodState::Exited, ..pod(30, &job, 9) };
+    let row = store.job(job.id).await.unwrap().unwrap();
+    store.pods_add(job.id, row.generation, &row.now, &[over], &[], &[]).await.unwrap();
+    let asked = [worker, worker_id(78), worker_id(79), worker];
+    let busy = |known: BTreeMap<_, Known>| known.into_iter().map(|(id, it)| (id, it.is_busy)).collect::<Vec<_>>();
+    let expected = [(worker, true), (worker_id(78), false), (worker_id(79), false)];
+    assert_eq!(busy(store.known(&asked).await.unwrap()), BTreeMap::from(expected).into_iter().collect::<Vec<_>>());
+    assert_eq!(store.known(&[]).await.unwrap(), BTreeMap::new());
 }
 
 pub(super) async fn the_later_usage_stays(at: &Fresh) {
@@ -173,6 +181,12 @@ pub(super) async fn commands_wait_in_order_for_their_first_answer(at: &Fresh) {
     assert_eq!(store.commands_open(pod.worker, 10).await.unwrap(), commands);
     assert_eq!(store.commands_open(pod.worker, 2).await.unwrap(), commands[..2]);
     assert_eq!(store.commands_open(worker_id(9), 10).await.unwrap(), []);
+    assert_eq!(store.workers_commanded().await.unwrap(), [pod.worker]);
+    let lone = Command { worker: worker_id(8), ..command(34, &pod) };
+    assert!(!store.known(&[lone.worker]).await.unwrap()[&lone.worker].is_busy);
+    store.commands_add(std::slice::from_ref(&lone)).await.unwrap();
+    assert!(store.known(&[lone.worker]).await.unwrap()[&lone.worker].is_busy);
+    assert_eq!(store.workers_commanded().await.unwrap().len(), 2);
 
     let answer = |accepted| CommandAnswer { accepted, code: "code".into(), message: "zero\0".into() };
     assert!(!store.command_answer(worker_id(9), commands[0].id, &answer(true)).await.unwrap());
@@ -181,6 +195,9 @@ pub(super) async fn commands_wait_in_order_for_their_first_answer(at: &Fresh) {
     assert!(store.command_answer(pod.worker, commands[0].id, &answer(true)).await.unwrap());
     assert_eq!(store.command(commands[0].id).await.unwrap(), Some((commands[0].clone(), Some(answer(false)))));
     assert_eq!(store.commands_open(pod.worker, 10).await.unwrap(), commands[1..]);
+    assert!(store.command_answer(lone.worker, lone.id, &answer(true)).await.unwrap());
+    assert!(!store.known(&[lone.worker]).await.unwrap()[&lone.worker].is_busy);
+    assert_eq!(store.workers_commanded().await.unwrap(), [pod.worker]);
 
     let unknown = CommandId::from_random(id16(9));
     assert!(!store.command_answer(pod.worker, unknown, &answer(true)).await.unwrap());

@@ -7,7 +7,7 @@ use atoll_domain::key::PublicKey;
 use atoll_domain::time::UnixMs;
 use atoll_domain::worker::SlotRef;
 
-use super::super::rows::{Reservation, Worker};
+use super::super::rows::{Known, Reservation, Worker};
 use super::super::{Result, StoreError};
 use super::tx::Tx;
 use super::value::{Row, Value};
@@ -48,6 +48,28 @@ fn worker(row: Row) -> Result<Worker> {
 pub(super) async fn worker_one(tx: &mut Tx<'_>, id: WorkerId) -> Result<Option<Worker>> {
     let sql = format!("select {COLUMNS} from workers where id = $1");
     tx.query_first(&sql, &[Value::shown(id)]).await?.map(worker).transpose()
+}
+
+/// What there is of each of these workers.
+pub(super) async fn known(tx: &mut Tx<'_>, asked: &[WorkerId]) -> Result<BTreeMap<WorkerId, Known>> {
+    let mut known: BTreeMap<WorkerId, Known> = asked.iter().map(|id| (*id, Known::default())).collect();
+    let given: Vec<_> = known.keys().map(|worker| serde_json::json!({ "worker": worker })).collect();
+    let given = [Value::json("workers", &given)?];
+    let these = format!("(select given.worker from {})", tx.dialect().given(&[("worker", "text")]));
+    for row in tx.query(&format!("select {COLUMNS} from workers where id in {these}"), &given).await? {
+        let found = worker(row)?;
+        let id = found.id;
+        known.entry(id).or_default().worker = Some(found);
+    }
+    let sql = format!(
+        "select worker from pods where worker in {these} and state not in ('exited', 'lost') \
+         union select worker from strays where worker in {these} and state not in ('exited', 'lost') \
+         union select worker from commands where worker in {these} and answer is null"
+    );
+    for row in tx.query(&sql, &given).await? {
+        known.entry(row.read("worker").parsed()?).or_default().is_busy = true;
+    }
+    Ok(known)
 }
 
 pub(super) async fn workers(tx: &mut Tx<'_>) -> Result<Vec<Worker>> {

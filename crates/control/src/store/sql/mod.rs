@@ -25,7 +25,7 @@ use atoll_domain::meter::{Observation, SignedUsage};
 use atoll_domain::time::UnixMs;
 
 use super::rows::{
-    AdoptedJob, ApiKey, Beat, ChainTx, ChainTxState, Command, CommandAnswer, Epoch, Event, Held, Job, JobChange,
+    AdoptedJob, ApiKey, Beat, ChainTx, ChainTxState, Command, CommandAnswer, Epoch, Event, Held, Job, JobChange, Known,
     NetworkPin, NewJob, News, Origin, Pod, PodChange, Reservation, Stray, User, Worker,
 };
 use super::{Accepted, Result, Store};
@@ -132,6 +132,10 @@ impl<E: Engine> Store for Sql<E> {
         self.0.read(id, |id, tx| Box::pin(devices::worker_one(tx, *id))).await
     }
 
+    async fn known(&self, workers: &[WorkerId]) -> Result<BTreeMap<WorkerId, Known>> {
+        self.0.read(workers.to_vec(), |workers, tx| Box::pin(devices::known(tx, workers))).await
+    }
+
     async fn workers(&self) -> Result<Vec<Worker>> {
         self.0.read((), |(), tx| Box::pin(devices::workers(tx))).await
     }
@@ -206,6 +210,10 @@ impl<E: Engine> Store for Sql<E> {
 
     async fn commands_open(&self, worker: WorkerId, limit: u32) -> Result<Vec<Command>> {
         self.0.read((worker, limit), |(worker, limit), tx| Box::pin(pods::commands_open(tx, *worker, *limit))).await
+    }
+
+    async fn workers_commanded(&self) -> Result<Vec<WorkerId>> {
+        self.0.read((), |(), tx| Box::pin(pods::workers_commanded(tx))).await
     }
 
     async fn command_answer(&self, worker: WorkerId, id: CommandId, answer: &CommandAnswer) -> Result<bool> {

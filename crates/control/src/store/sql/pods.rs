@@ -226,6 +226,11 @@ pub(super) async fn commands_open(tx: &mut Tx<'_>, worker: WorkerId, limit: u32)
     rows.into_iter().map(|row| command(&mut row.read("command"))).collect()
 }
 
+pub(super) async fn workers_commanded(tx: &mut Tx<'_>) -> Result<Vec<WorkerId>> {
+    let rows = tx.query("select distinct worker from commands where answer is null", &[]).await?;
+    rows.into_iter().map(|row| row.read("command").parsed()).collect()
+}
+
 pub(super) async fn command_answer(
     tx: &mut Tx<'_>,
     worker: WorkerId,
