@@ -314,8 +314,9 @@ async fn an_order_that_its_renter_lengthened_alone_is_followed_by_whoever_is_the
     assert_eq!((noted.now.extensions[0].seconds, noted.now.terms.unwrap().escrow > noted.escrow), (15, true));
     // Its own one is gone, and nobody asked the other: it sees a lease about to end.
     one.kill().await;
-    send(signed(&net, &draft.order, 15).await).await;
-    all_follow(&net, &draft.order, start, 30).await;
+    // Another length: the same one under the same blockhash would be the very transaction that has landed.
+    send(signed(&net, &draft.order, 16).await).await;
+    all_follow(&net, &draft.order, start, 31).await;
     assert!(chain_now(&net).await >= start + 15 - 60, "it did not leave the order's own operator its time");
     assert!(other.control().store.job(job).await.unwrap().is_none());
     assert_eq!(net.machines.running().len(), 1, "the pod runs on");
