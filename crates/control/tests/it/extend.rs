@@ -213,7 +213,7 @@ async fn a_lease_that_cannot_go_along_is_said_and_its_device_is_filled_again_at_
     assert_eq!(taken.refusals.iter().map(|refused| refused.worker).collect::<Vec<_>>(), [hands[dearer].id()]);
     let behind = operator.wait("who stays behind is said", job, |row| row.now.left_behind.len() == 1).await;
     assert!(behind.now.left_behind.values().all(|why| why.contains("asks more")), "{:?}", behind.now.left_behind);
-    operator
+    let filled = operator
         .wait("the device is filled again", job, |row| row.now.state == JobState::Running && row.now.gone.len() == 1)
         .await;
     assert!(chain_now(&net).await >= before, "it was taken before its lease was over");
@@ -222,6 +222,10 @@ async fn a_lease_that_cannot_go_along_is_said_and_its_device_is_filled_again_at_
     assert!(live.len() == 2 && live.iter().all(|pod| pod.worker != hands[dearer].id()), "{live:?}");
     let slot = net.slot(&hands[dearer]).await;
     assert_eq!(slot.flags & atoll_interface::layout::SLOT_SUSPENDED, 0, "its worker is at no fault");
+    // The job is running before its head knows the next attempt's command.
+    let is_known =
+        |(pod, name, _): &(_, String, _)| Some(*pod) == filled.now.head && Some(name) == filled.now.submission.as_ref();
+    until("the head knows the command", || async { net.machines.submissions().iter().any(is_known) }).await;
     net.machines.finish();
     operator.wait_state(job, JobState::Succeeded).await;
     assert_eq!(net.tokens_everywhere().await, net.supply().await);

@@ -79,7 +79,8 @@ async fn network() -> (Net, crate::whole::Operator, Vec<crate::whole::Hand>) {
 /// Waits until a step shows, takes it back, and sees that it is gone.
 async fn take_back(net: &Net, draft: &Draft, step: Step, fork: Fork) {
     let (at, slots) = match fork {
-        Fork::Seen => (Commitment::Processed, 1),
+        // As many as are not confirmed: the next slot may have come since.
+        Fork::Seen => (Commitment::Processed, CONFIRMED),
         Fork::Confirmed => (Commitment::Confirmed, FINAL - 2),
     };
     until(&format!("{step:?} shows"), || async { Shown::at(net, draft, at).await.has(step) }).await;

@@ -23,7 +23,12 @@ async function run(connection, payer, instructions, signers = [], options = {}) 
   const latest = await connection.getLatestBlockhash();
   const transaction = new Transaction({ feePayer: payer.publicKey, ...latest }).add(...instructions);
   const signature = await connection.sendTransaction(transaction, [payer, ...signers], options);
-  const confirmed = await within('the confirmation', connection.confirmTransaction({ signature, ...latest }));
+  // What failed before web3.js listened it throws as it is, instead of giving it.
+  const bare = (error) => {
+    if (error instanceof Error) throw error;
+    return { value: { err: error } };
+  };
+  const confirmed = await within('the confirmation', connection.confirmTransaction({ signature, ...latest }).catch(bare));
   return { signature, error: confirmed.value.err, context: confirmed.context };
 }
 
