@@ -191,17 +191,10 @@ async fn send(
     let seal = wallet.seal(&pending.idempotency_key)?;
     match session.client.extend(order, pending.signed()?.bytes(), &seal).await.map_err(Failure::from) {
         Ok(view) if matches!(view.state, ExtensionState::Failed | ExtensionState::Expired) => {
-            slot.forget()?;
-            return Err(over(&output::plain(&view.reason)));
+            may_be_taken(session, slot, pending, over(&output::plain(&view.reason))).await?;
         }
         Ok(_) => {}
-        Err(failure) if failure.exit == Exit::Refused => {
-            // Only when the chain has not taken it is it certain that nothing was charged for it.
-            if !matches!(standing(session, pending, Duration::ZERO).await?, Standing::Taken) {
-                slot.forget()?;
-                return Err(failure);
-            }
-        }
+        Err(failure) if failure.exit == Exit::Refused => may_be_taken(session, slot, pending, failure).await?,
         Err(mut failure) => {
             failure.message.push_str(
                 "; run the same command again: it sends the same extension, once. Another operator takes it too, with --order",
@@ -218,6 +211,29 @@ async fn send(
         Standing::Open => {
             let message = "the chain has not taken the extension yet; run the same command again: it is the same one";
             Err(Failure::new(Exit::Unreachable, "chain_unreachable", message))
+        }
+    }
+}
+
+/// What an operator's "no" comes to. Whoever has the bytes can bring them to the chain while their blockhash lives, so only
+/// the chain says that nothing will be charged for them; until then they are kept, and no other extension is signed.
+async fn may_be_taken(
+    session: &Session,
+    slot: &Slot<PendingExtension>,
+    pending: &PendingExtension,
+    mut refusal: Failure,
+) -> Result<(), Failure> {
+    match standing(session, pending, Duration::ZERO).await? {
+        Standing::Taken => Ok(()),
+        Standing::Over(_) => {
+            slot.forget()?;
+            Err(refusal)
+        }
+        Standing::Open => {
+            refusal.message.push_str(
+                "; what was signed could still be taken for two minutes: until then only the same --hours is sent again",
+            );
+            Err(refusal)
         }
     }
 }

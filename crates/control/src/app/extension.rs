@@ -316,14 +316,15 @@ pub async fn note(control: &Control, found: Job, order: &Order) -> anyhow::Resul
         job::event(at, "chain", message, &fields)
     });
     let told = told.collect();
+    // First: with the row written, this does not come by again.
+    let terms = chain::terms(order);
+    kept::put_extensions(control, &found.order, terms, &taken).await?;
     let edit = |now: &mut crate::store::rows::JobNow| {
-        now.terms = Some(chain::terms(order));
+        now.terms = Some(terms);
         now.extensions = taken;
         now.extensions_sought = (!whole).then_some(at);
     };
-    let changed = job::change_with(control, &found, edit, told).await?;
-    kept::put_extensions(control, &changed).await?;
-    Ok(changed)
+    Ok(job::change_with(control, &found, edit, told).await?)
 }
 
 fn added_s(records: &[ExtensionRecord]) -> u64 {

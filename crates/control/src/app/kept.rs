@@ -312,9 +312,14 @@ pub async fn put_leases(control: &Control, job: &Job) -> Result<()> {
 ///
 /// # Errors
 /// When the object store fails.
-pub async fn put_extensions(control: &Control, job: &Job) -> Result<()> {
-    let kept = KeptExtensions { terms: job.now.terms, records: job.now.extensions.clone() };
-    put(control, &path_of(&job.order, "extensions"), &kept, false).await.map(drop)
+pub async fn put_extensions(
+    control: &Control,
+    order: &Address,
+    terms: OrderTerms,
+    records: &[ExtensionRecord],
+) -> Result<()> {
+    let kept = KeptExtensions { terms: Some(terms), records: records.to_vec() };
+    put(control, &path_of(order, "extensions"), &kept, false).await.map(drop)
 }
 
 /// Keeps how a job's command ended. The first word stays.

@@ -71,7 +71,8 @@ fn is_for(order: &Order, job: &Job) -> anyhow::Result<bool> {
     let spec = job::spec_of(job)?;
     let root = SignedSpec { bytes: job.spec.clone(), signature: job.spec_signature }.root();
     let devices = (order.devices, order.devices_min) == (spec.devices, spec.devices);
-    Ok(order.spec_root == root.0 && devices && u64::from(order.duration_s - order.extended_s) == spec.seconds_max)
+    let ordered_s = order.duration_s.checked_sub(order.extended_s).map(u64::from);
+    Ok(order.spec_root == root.0 && devices && ordered_s == Some(spec.seconds_max))
 }
 
 impl Reconciler for Orders {
