@@ -191,7 +191,9 @@ async fn send(
     let seal = wallet.seal(&pending.idempotency_key)?;
     match session.client.extend(order, pending.signed()?.bytes(), &seal).await.map_err(Failure::from) {
         Ok(view) if matches!(view.state, ExtensionState::Failed | ExtensionState::Expired) => {
-            may_be_taken(session, slot, pending, over(&output::plain(&view.reason))).await?;
+            let message =
+                format!("the operator's node could not bring it to the chain: {}", output::plain(&view.reason));
+            may_be_taken(session, slot, pending, Failure::new(Exit::Refused, "not_extended", message)).await?;
         }
         Ok(_) => {}
         Err(failure) if failure.exit == Exit::Refused => may_be_taken(session, slot, pending, failure).await?,
@@ -227,6 +229,7 @@ async fn may_be_taken(
         Standing::Taken => Ok(()),
         Standing::Over(_) => {
             slot.forget()?;
+            refusal.message.push_str("; nothing was charged");
             Err(refusal)
         }
         Standing::Open => {
