@@ -25,7 +25,8 @@ pub const STATEMENT_LEN: usize = 17 + 32 + 32 + 32 + 4 + 32 + 8;
 pub const LEAF_ELEMENTS: u32 = 32;
 /// The largest side: its path still fits in a transaction.
 pub const SIDE_MAX: u32 = 1 << 14;
-/// Wrong elements, in distinct rows, that prove fraud.
+/// Wrong elements, in distinct rows and columns, that prove fraud. One flipped bit of a row of A or a column of B spoils that
+/// row or column alone, so no single flip of an honest device reaches it.
 pub const WRONG_MIN: u16 = 3;
 
 /// The elements of one leaf, little-endian int32.

@@ -102,9 +102,9 @@ errors! {
     60 StatementWrong "the signed statement is of another network, device or form";
     61 CaseTooOld "the statement is from the future, or older than a fault may be when it is brought";
     62 ElementRight "the committed element is right: it proves nothing";
-    63 ElementRepeated "the row's wrong element is counted already";
+    63 ElementRepeated "a wrong element of this row or column is counted already";
     64 CaseStateWrong "the case is proven, spent or not yet proven, against what this step needs";
-    65 CasesApart "the two cases are not of one device and one day";
+    65 CasesApart "the two cases are not of one device, one day and two seeds";
     66 NotEquivocation "the two votes are not of one key, one epoch and two roots";
     67 AttestorSlashed "the attestor was slashed for equivocation";
     68 HarmedRenterMissing "the device is leased: the case must name the lease, so that its renter is paid first";

@@ -181,13 +181,13 @@ all! {
     CostakeAccept,
     CostakeExit,
     ProveEquivocation,
+    OpenFraud,
+    AddFraudElement<'a>,
+    ExecuteSlash,
 }
 
 /// Numbers that are decided and not built yet: the next instruction of that name takes its number.
 pub const PLANNED: &[(u8, &str)] = &[
-    (33, "OpenFraud"),
-    (34, "AddFraudElement"),
-    (35, "ExecuteSlash"),
     (36, "SettleBatch"),
     (37, "SettleCosigned"),
     (38, "OpenDispute"),

@@ -264,7 +264,7 @@ mod reward;
 mod rules;
 mod stake;
 
-pub use fault::{CASE_PROVEN, CASE_SPENT, DISPUTE_APPEALED, DISPUTE_DECIDED, Dispute, FraudCase};
+pub use fault::{CASE_PROVEN, DISPUTE_APPEALED, DISPUTE_DECIDED, Dispute, FraudCase};
 pub use reward::{Claim, Reward, Vesting};
 pub use rules::{Proposal, RULES_GOVERNED, Rules, Vote};
 pub use stake::{AskKey, CO_STAKE_HELD, CO_STAKE_LEAVING, CO_STAKE_OFFERED, CO_STAKE_WAITING, CoStake};

@@ -18,6 +18,7 @@ pub mod arithmetic;
 pub mod capacity;
 pub mod error;
 pub mod fill;
+pub mod fraud;
 pub mod instruction;
 pub mod layout;
 pub mod merkle;

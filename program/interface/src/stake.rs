@@ -326,6 +326,8 @@ impl CoStake {
 /// Where slashed stake goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Slash {
+    /// To the harmed renter, base units.
+    pub refund: u64,
     /// To who proved the fault, base units.
     pub bounty: u64,
     /// Base units burned.
@@ -345,7 +347,7 @@ impl Attestor {
         let bounty = mul_div(taken, u64::from(rules.bounty_bps), BPS)?.min(rules.bounty_max);
         self.stake = sub(self.stake, taken)?;
         self.flags |= ATTESTOR_SLASHED;
-        Ok(Slash { bounty, burned: sub(taken, bounty)? })
+        Ok(Slash { refund: 0, bounty, burned: sub(taken, bounty)? })
     }
 }
 

@@ -66,6 +66,9 @@ fn dispatch(tag: u8, cx: &mut Cx<'_>) -> Outcome {
         ix::CostakeAccept::TAG => handler::costake_accept::run(cx),
         ix::CostakeExit::TAG => handler::costake_exit::run(cx),
         ix::ProveEquivocation::TAG => handler::prove_equivocation::run(cx),
+        ix::OpenFraud::TAG => handler::open_fraud::run(cx),
+        ix::AddFraudElement::TAG => handler::add_fraud_element::run(cx),
+        ix::ExecuteSlash::TAG => handler::execute_slash::run(cx),
         _ => Err(Error::InstructionUnknown.into()),
     }
 }

@@ -5,6 +5,7 @@
 //! litesvm does not.
 
 pub mod calls;
+pub mod frauds;
 pub mod stakes;
 pub mod world;
 

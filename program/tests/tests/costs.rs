@@ -5,12 +5,14 @@
 
 use atoll_interface::{
     ATL,
+    capacity::SIDE_MAX,
     instruction::{self as ix, TABLE},
     settlement::Reason,
 };
 use atoll_market_tests::{
     Call, Party, World,
     calls::{CPU, DURATION_S, STAKE, leaf},
+    frauds::Answer,
     stakes::{EXIT_WAIT_S, UNBOND_S},
     world::START,
 };
@@ -85,9 +87,28 @@ fn measure() -> BTreeMap<String, u64> {
     meter.measure("", &party.unstake_withdraw());
     meter.measure("", &party.close_device_key(0, party.devices[1]));
     meter.measure("", &party.close_page());
+    fraud(&mut meter);
     let votes = [(7, [1; 32]), (7, [2; 32])];
     meter.measure("", &meter.world.prove(meter.world.admin, meter.world.attestor, votes));
     meter.units
+}
+
+/// A case as it is brought at the largest side, and one element at sides that a card takes.
+fn fraud(meter: &mut Meter) {
+    let party = Party::ready(&mut meter.world, "b", 1);
+    meter.world.must(&party.post(1));
+    meter.world.must(&party.fill(0, 0, &[1]));
+    meter.world.wait(10);
+    let accuser = meter.world.admin;
+    for (n, what) in [(4_096, "n = 4096"), (SIDE_MAX, "n = 16384")] {
+        let answer = Answer::of_side(&meter.world, party.devices[0], n);
+        meter.measure(what, &party.open_fraud(&meter.world, accuser, &answer, Some(0)));
+        let show = answer.show((0, 0), None);
+        let units = meter.world.must_with_units(&show, 1_400_000);
+        meter.units.insert(format!("{} {what}", show.name), units);
+    }
+    let answer = party.prove_fraud(&mut meter.world, accuser, 0, Some(0));
+    meter.measure("", &party.execute_slash(accuser, &answer, Some(party.purse)));
 }
 
 #[test]
@@ -119,6 +140,7 @@ fn compute_units_are_those_of_the_table() {
     // Bars: what the layouts were chosen for.
     assert!(units["settle_lease depth 14"] <= 6_000);
     assert!(units["close_order"] <= 20_000);
+    assert!(units["open_fraud n = 4096"] <= 12_000 && units["add_fraud_element n = 4096"] <= 120_000);
 }
 
 /// A whole page of 1,024 slots fills in one transaction.

@@ -9,6 +9,7 @@ use atoll_interface::{ATL, Address, PROGRAM_ID, TOKEN_PROGRAM_ID, settlement::Re
 use atoll_market_tests::{
     Call, Party, World,
     calls::{CPU, DURATION_S, FEED, STAKE, leaf},
+    frauds::Answer,
     stakes::{EXIT_WAIT_S, UNBOND_S},
     world::START,
 };
@@ -139,6 +140,7 @@ fn walk(seed: u64, tries: u64) -> (u64, u64) {
     walk.step(&a.close_lease(1));
     walk.step(&a.close_order(a.renter));
     leave(&mut walk, &a);
+    accuse(&mut walk);
     (walk.refused, walk.passed)
 }
 
@@ -163,6 +165,24 @@ fn leave(walk: &mut Walk, a: &Party) {
     walk.step(&a.close_device_key(0, a.devices[1]));
     walk.step(&a.close_page());
     walk.step(&walk.world.prove(walk.world.admin, walk.world.attestor, [(7, [1; 32]), (7, [2; 32])]));
+}
+
+/// The steps of a fraud, from two cases.
+fn accuse(walk: &mut Walk) {
+    let b = Party::ready(&mut walk.world, "b", 1);
+    walk.world.must(&walk.world.set_feed(FEED));
+    walk.world.must(&b.post(1));
+    walk.world.must(&b.fill(0, 0, &[1]));
+    walk.world.wait(10);
+    let wrong = [(0, 0), (1, 1)];
+    let answers = [1, 2].map(|seed| Answer::with_wrong(&walk.world, b.devices[0], seed, &wrong));
+    let accuser = walk.world.admin;
+    for answer in &answers {
+        walk.step(&b.open_fraud(&walk.world, accuser, answer, Some(0)));
+        walk.step(&answer.show(wrong[0], None));
+    }
+    walk.step(&answers[0].show(wrong[1], Some((&answers[1], accuser))));
+    walk.step(&b.execute_slash(accuser, &answers[0], Some(b.purse)));
 }
 
 #[test]

@@ -11,6 +11,7 @@ use atoll_interface::{
 use atoll_market_tests::{
     Call, Party, Refusal, World,
     calls::{DURATION_S, STAKE, leaf},
+    frauds::Answer,
     sha256,
     stakes::{EXIT_WAIT_S, UNBOND_S},
     world::START,
@@ -27,6 +28,8 @@ const FREE: &[(&str, usize)] = &[
     ("close_order", 0),
     // Once its time has come, anyone may take the next step of an exit.
     ("costake_exit", 0),
+    // Whoever accuses.
+    ("open_fraud", 0),
 ];
 
 struct Script {
@@ -200,9 +203,9 @@ fn no_signer_no_account_no_byte_can_be_another() {
     script.world.must(&b.collect());
     script.step(&a.close_order(a.renter), &b.close_order(b.renter));
 
-    // Those of the network here below, the proof in `faults`.
-    let elsewhere =
-        ["prove_equivocation", "init", "set_catalogue", "set_feed", "register_attestor", "post_epoch", "set_rules"];
+    // Those of the network and of fraud here below, the proof in `faults`.
+    let network = ["init", "set_catalogue", "set_feed", "register_attestor", "post_epoch", "set_rules"];
+    let elsewhere = [&network[..], &FRAUD, &["prove_equivocation"]].concat();
     leave(&mut script, &a, &b);
     assert_eq!(script.covered.len() + elsewhere.len(), TABLE.len(), "{:?}", script.covered);
     assert!(script.tried > 1_000, "only {} mutations were tried", script.tried);
@@ -238,6 +241,48 @@ fn leave(script: &mut Script, a: &Party, b: &Party) {
     script.step(&a.unstake_withdraw(), &b.unstake_withdraw());
     script.step(&a.close_device_key(0, a.devices[1]), &b.close_device_key(0, b.devices[1]));
     script.step(&a.close_page(), &b.close_page());
+}
+
+/// The steps of a fraud, each by itself.
+const FRAUD: [&str; 3] = ["open_fraud", "add_fraud_element", "execute_slash"];
+
+#[test]
+fn no_account_of_a_fraud_can_be_another() {
+    let mut world = World::new();
+    let (a, b) = (Party::ready(&mut world, "a", 1), Party::ready(&mut world, "b", 1));
+    let accusers = ["x", "y"].map(|name| world.key(name));
+    for accuser in accusers {
+        world.purse(accuser);
+    }
+    for party in [&a, &b] {
+        world.must(&party.post(1));
+        world.must(&party.fill(0, 0, &[1]));
+    }
+    world.wait(50);
+    let owners = [a.order(), a.budget()];
+    let mut script = Script { world, covered: BTreeSet::new(), tried: 0, owners };
+    let wrong = [(0, 0), (1, 1)];
+    let answers = [(&a, 1), (&b, 2), (&a, 3), (&b, 4)]
+        .map(|(party, seed)| Answer::with_wrong(&script.world, party.devices[0], seed, &wrong));
+    for [one, two] in [[0, 1], [2, 3]] {
+        let open = |party: &Party, index: usize| {
+            party.open_fraud(&script.world, accusers[index % 2], &answers[index], Some(0))
+        };
+        let calls = [open(&a, one), open(&b, two)];
+        script.step(&calls[0], &calls[1]);
+        script.step(&answers[one].show(wrong[0], None), &answers[two].show(wrong[0], None));
+    }
+    script.step(&answers[0].show(wrong[1], None), &answers[1].show(wrong[1], None));
+    let join = |index: usize| {
+        let (with, opener) = (&answers[index], accusers[index]);
+        answers[index + 2].show(wrong[1], Some((with, opener)))
+    };
+    script.step(&join(0), &join(1));
+    let execute =
+        |party: &Party, index: usize| party.execute_slash(accusers[index], &answers[index + 2], Some(party.purse));
+    script.step(&execute(&a, 0), &execute(&b, 1));
+    assert_eq!(script.covered, BTreeSet::from(FRAUD));
+    assert!(script.tried > 300, "only {} mutations were tried", script.tried);
 }
 
 #[test]

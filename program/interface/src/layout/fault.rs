@@ -18,9 +18,9 @@ plain! {
         version: u8,
         /// Bump of the account's address.
         bump: u8,
-        /// [`CASE_PROVEN`], [`CASE_SPENT`]
+        /// [`CASE_PROVEN`]
         flags: u8,
-        /// Wrong elements so far, in distinct rows.
+        /// Wrong elements so far, in distinct rows and columns.
         wrong: u16,
         /// Zero.
         spare: u16,
@@ -52,8 +52,12 @@ plain! {
         proven_at: i64,
         /// The lease that holds the device; zero for none.
         lease: Address,
+        /// The supplier's page 0.
+        first_page: Address,
+        /// The columns of the wrong elements.
+        columns: [u32; 3],
         /// Zero.
-        reserve: [u8; 96],
+        reserve: [u8; 52],
     }
 
     /// A bonded dispute on one leaf, judged by a drawn panel of the attestor set's owners.
@@ -113,10 +117,8 @@ plain! {
     }
 }
 
-/// Three wrong elements stand: the stake may be slashed.
+/// Three wrong elements stand, or as many with another case: the stake may be slashed.
 pub const CASE_PROVEN: u8 = 1;
-/// The case served as the second of another one: it proves nothing more.
-pub const CASE_SPENT: u8 = 2;
 /// A larger panel votes.
 pub const DISPUTE_APPEALED: u8 = 1;
 /// The verdict stands.

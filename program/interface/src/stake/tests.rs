@@ -109,10 +109,10 @@ fn device_keys_are_kept_while_faults_may_be_brought() {
 fn an_attestor_is_slashed_once_and_the_bounty_is_bounded() {
     let rules = Rules { attestor_slash_bps: 10_000, bounty_bps: 1_000, bounty_max: 50, ..rules() };
     let mut attestor = Attestor { stake: 400, ..Attestor::new() };
-    assert_eq!(attestor.slash(&rules), Ok(Slash { bounty: 40, burned: 360 }));
+    assert_eq!(attestor.slash(&rules), Ok(Slash { refund: 0, bounty: 40, burned: 360 }));
     assert_eq!((attestor.stake, attestor.slash(&rules)), (0, Err(Error::AttestorSlashed)));
     let mut rich = Attestor { stake: u64::MAX, ..Attestor::new() };
-    assert_eq!(rich.slash(&rules), Ok(Slash { bounty: 50, burned: u64::MAX - 50 }));
+    assert_eq!(rich.slash(&rules), Ok(Slash { refund: 0, bounty: 50, burned: u64::MAX - 50 }));
 }
 
 #[derive(Clone, Debug)]

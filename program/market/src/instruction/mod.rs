@@ -1,5 +1,6 @@
 //! One file an instruction. What it does, its data and its accounts: `atoll_interface::instruction`.
 
+pub(crate) mod add_fraud_element;
 pub(crate) mod close_device_key;
 pub(crate) mod close_lease;
 pub(crate) mod close_order;
@@ -9,10 +10,12 @@ pub(crate) mod costake_accept;
 pub(crate) mod costake_exit;
 pub(crate) mod costake_offer;
 pub(crate) mod delegate_ask_key;
+pub(crate) mod execute_slash;
 pub(crate) mod extend_lease;
 pub(crate) mod extend_order;
 pub(crate) mod fill_order;
 pub(crate) mod init;
+pub(crate) mod open_fraud;
 pub(crate) mod post_epoch;
 pub(crate) mod post_order;
 pub(crate) mod prove_equivocation;
