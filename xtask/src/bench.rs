@@ -3,6 +3,8 @@
 //! Bars live in the issue that names them and in docs/performance.md; a bench does not fail for a figure. What could not
 //! be taken is null with the reason.
 
+mod placement;
+mod program;
 mod survive;
 mod walk;
 
@@ -28,12 +30,16 @@ pub(crate) struct Arguments {
     /// Take only these figures of `survive`, as often as given
     #[arg(long, value_name = "KEY")]
     only: Vec<String>,
+    #[command(flatten)]
+    placement: placement::Arguments,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Name {
     /// The walking network: start, loss, pods, memory, build
     Walk,
+    /// Placement on public GPU traces: what is brought to use, and how quickly
+    Placement,
     /// What survives: simulation, links at scale, failovers, the chain as it grows
     Survive,
 }
@@ -64,6 +70,7 @@ struct Report {
 pub(crate) fn run(arguments: &Arguments, repository: &Path) -> Result<()> {
     let (bench, figures) = match arguments.name {
         Name::Walk => ("walk", walk::measure(repository, !arguments.no_build)?),
+        Name::Placement => ("placement", placement::measure(repository, &arguments.placement)?),
         Name::Survive => ("survive", survive::measure(repository, &arguments.only)?),
     };
     let report = Report { bench, commit: commit(repository), machine: machine(), figures };

@@ -50,6 +50,7 @@ mod tests {
                 "atoll-worker",
             ],
         ),
+        ("atoll-placement-bench", &[]),
         ("xtask", &[]),
     ];
 

@@ -9,11 +9,10 @@ mod links;
 mod nodes;
 
 use std::path::Path;
-use std::process::{Command, Stdio};
 
-use anyhow::{Context as _, Result, bail};
-use serde_json::Value;
+use anyhow::{Result, bail};
 
+use super::program::{read, run};
 use super::{Figure, Figures};
 use crate::test::command;
 use nodes::Ground;
@@ -135,47 +134,9 @@ fn put(figures: &mut Figures, key: &str, taken: Result<(f64, String), String>) {
     figures.insert(key, figure);
 }
 
-/// Runs a program of the workspace; the last line that it prints is its JSON.
-fn run(repository: &Path, arguments: &[&str]) -> Result<Value> {
-    eprintln!("$ cargo {}", arguments.join(" "));
-    let output = Command::new("cargo")
-        .args(arguments)
-        .current_dir(repository)
-        .stderr(Stdio::inherit())
-        .output()
-        .context("cargo cannot be started")?;
-    if !output.status.success() {
-        bail!("`cargo {}` ended with {}", arguments.join(" "), output.status);
-    }
-    let text = String::from_utf8_lossy(&output.stdout);
-    let line = text.lines().last().context("it printed nothing")?;
-    serde_json::from_str(line).with_context(|| format!("`cargo {}` ended without JSON", arguments.join(" ")))
-}
-
-/// One key of another program's answer: `key` or `figures.key`, a number or an object with one.
-fn read(told: &Value, key: &str) -> Result<(f64, String), String> {
-    let said = if told[key].is_null() { &told["figures"][key] } else { &told[key] };
-    let value = said.as_f64().or_else(|| said["value"].as_f64());
-    let word = |name: &str| said[name].as_str().unwrap_or_default().to_owned();
-    value.map(|value| (value, word("how"))).ok_or_else(|| match word("why") {
-        why if why.is_empty() => format!("the program gave no {key}"),
-        why => why,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn another_programs_figures_are_read_in_both_forms() {
-        let told = json!({"a": 3, "b": {"value": 2.5, "how": "so"}, "c": {"value": null, "why": "no"}});
-        assert_eq!(read(&told, "a"), Ok((3.0, String::new())));
-        assert_eq!(read(&json!({"figures": told}), "b"), Ok((2.5, "so".to_owned())));
-        assert_eq!(read(&told, "c"), Err("no".to_owned()));
-        assert_eq!(read(&told, "d"), Err("the program gave no d".to_owned()));
-    }
 
     #[test]
     fn every_key_is_of_one_program_at_most() {
