@@ -31,7 +31,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "KEY")]
     only: Vec<String>,
     #[command(flatten)]
-    placement: placement::Arguments,
+    placement: placement::Replay,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

@@ -24,7 +24,7 @@ const KEYS: [(&str, &str, &str); 7] = [
 
 /// What is replayed.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Arguments {
+pub(crate) struct Replay {
     /// Folder with the traces, as `openb` and `openb-expected`, for `placement`
     #[arg(long, value_name = "DIR", env = "ATOLL_BENCH_DATA")]
     data: Option<PathBuf>,
@@ -42,7 +42,7 @@ pub(crate) struct Arguments {
     inflate: Option<String>,
 }
 
-pub(super) fn measure(repository: &Path, arguments: &Arguments) -> Result<Figures> {
+pub(super) fn measure(repository: &Path, arguments: &Replay) -> Result<Figures> {
     let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
     let given = [
         ("--data", path(&arguments.data)),
