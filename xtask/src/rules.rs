@@ -11,7 +11,7 @@ mod tests {
     /// Which of our crates each of our crates may depend on (normal and build dependencies). See ARCHITECTURE.md.
     const MAY_KNOW: &[(&str, &[&str])] = &[
         ("atoll-interface", &[]),
-        ("atoll-market-tests", &["atoll-interface", "atoll-fuzz"]),
+        ("atoll-market-tests", &["atoll-domain", "atoll-interface", "atoll-fuzz"]),
         ("atoll-domain", &["atoll-interface"]),
         ("atoll-api", &["atoll-domain"]),
         ("atoll-chain", &["atoll-interface"]),

@@ -25,7 +25,7 @@ pub(crate) struct Arguments {
     /// client in Rust is built
     #[arg(long)]
     long: bool,
-    /// Of what takes long only this: sim, chaos, fuzz, rebuild or rust-client
+    /// Of what takes long only this: program, sim, chaos, fuzz, rebuild or rust-client
     #[arg(long, requires = "long", value_parser = parts())]
     part: Option<String>,
     /// Seeds of the simulation, from 0; without it 200, with --long 2000
@@ -41,11 +41,16 @@ fn parts() -> clap::builder::PossibleValuesParser {
 /// Milliseconds for each target of the long fuzzing.
 const FUZZ_MS: &str = "30000";
 
+/// Instructions that the long run sends to the program and to its reference.
+const MODEL_STEPS: &str = "1000000";
+
 /// Which runs a suite belongs to.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum When {
     /// Every run: it needs nothing but Cargo and Python.
     Always,
+    /// Every run, and longer with `--long`.
+    Grows,
     /// Left out by `--fast`, and longer with `--long`: it takes minutes.
     Longer,
     /// Left out by `--fast`: it needs namespaces, Ray or PostgreSQL.
@@ -60,7 +65,7 @@ impl Arguments {
             return suite.name == part;
         }
         match suite.when {
-            When::Always => true,
+            When::Always | When::Grows => true,
             When::Longer | When::Usually => !self.fast,
             When::Long => self.long,
         }
@@ -80,14 +85,14 @@ struct Suite {
 
 impl Suite {
     fn has_part(&self) -> bool {
-        matches!(self.when, When::Long | When::Longer)
+        matches!(self.when, When::Grows | When::Long | When::Longer)
     }
 }
 
 const SUITES: &[Suite] = &[
     Suite { name: "rust", when: When::Always, run: |it, _| rust(it) },
     Suite { name: "python", when: When::Always, run: |it, _| python(it) },
-    Suite { name: "program", when: When::Always, run: |it, _| program(it) },
+    Suite { name: "program", when: When::Grows, run: program },
     Suite { name: "store", when: When::Usually, run: |it, _| store(it) },
     Suite { name: "clients", when: When::Usually, run: |it, _| clients(it) },
     Suite { name: "pods", when: When::Usually, run: |it, _| pods(it) },
@@ -184,10 +189,22 @@ fn python(repository: &Path) -> Result<()> {
     )
 }
 
-/// The market program's bytes: their stamp and guard, and their behaviour in litesvm.
-fn program(repository: &Path) -> Result<()> {
+/// The market program's bytes: their stamp and guard, and their behaviour in litesvm; with `--long` a million instructions
+/// beside the reference.
+fn program(repository: &Path, arguments: &Arguments) -> Result<()> {
     crate::program::check(repository, Fetch::No)?;
-    command(repository, "cargo", &["test", "--locked", "-p", "atoll-market-tests"])
+    command(repository, "cargo", &["test", "--locked", "-p", "atoll-market-tests"])?;
+    if !arguments.long {
+        return Ok(());
+    }
+    let long = ["test", "--locked", "-p", "atoll-market-tests", "--test", "reference", "--", "--nocapture"];
+    eprintln!("$ ATOLL_MODEL_STEPS={MODEL_STEPS} cargo {}", long.join(" "));
+    let mut command = Command::new("cargo");
+    let status = command.args(long).env("ATOLL_MODEL_STEPS", MODEL_STEPS).current_dir(repository).status()?;
+    if !status.success() {
+        bail!("the program and its reference differ, or could not be run: {status}");
+    }
+    Ok(())
 }
 
 /// Whole worlds on seeds with everything that can go wrong, five minutes of their time each.

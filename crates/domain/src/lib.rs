@@ -11,6 +11,7 @@ pub mod job;
 pub mod key;
 pub mod lease;
 pub mod meter;
+pub mod model;
 pub mod money;
 pub mod placement;
 pub mod pod_key;

@@ -6,6 +6,7 @@
 
 pub mod calls;
 pub mod frauds;
+pub mod reference;
 pub mod stakes;
 pub mod world;
 
