@@ -23,7 +23,7 @@ pub(crate) fn folder(into: &Path) -> PathBuf {
     for name in ["model.py", "train.py"] {
         fs::copy(repository().join("examples/digits").join(name), folder.join(name)).unwrap();
     }
-    for name in ["walk.py", "idle.py", "probe.py", "steady.py"] {
+    for name in ["walk.py", "idle.py", "probe.py", "steady.py", "ticks.py"] {
         fs::copy(repository().join("crates/atoll/tests/walk/job").join(name), folder.join(name)).unwrap();
     }
     fs::write(folder.join("atoll.toml"), MANIFEST).unwrap();

@@ -1,8 +1,9 @@
 //! The walking network from end to end: real processes, a real chain, real pods, Ray and PyTorch.
 //!
 //! One network of four workers and two jobs serve one story, told in order, because starting Ray costs more than
-//! everything that is looked at. Each step is one promise and says so when it breaks. A second, short story runs the same
-//! network on PostgreSQL. They need what `cargo xtask test` sets up: `cargo test -p atoll --features walk --test walk`.
+//! everything that is looked at. Each step is one promise and says so when it breaks. Shorter stories run the same network
+//! on PostgreSQL, and with its store or two of its nodes lost. They need what `cargo xtask test` sets up:
+//! `cargo test -p atoll --features walk --test walk`.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
@@ -12,6 +13,7 @@ mod job;
 mod keys;
 mod loss;
 mod network;
+mod nodes;
 #[path = "../../../../xtask/src/postgres.rs"]
 mod postgres;
 mod processes;
@@ -105,6 +107,18 @@ fn the_same_network_runs_on_postgresql() {
     });
     step("a job that was given more time outlives its old end", || {
         extend::a_job_that_was_given_more_time_outlives_its_old_end(&network);
+    });
+    step("everything stops", || network.stop());
+}
+
+#[test]
+fn of_three_nodes_on_one_postgresql_two_die() {
+    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let postgres = postgres::Postgres::start().unwrap();
+    let url = postgres.url("postgres");
+    let mut network = step("a network starts on PostgreSQL", || Network::start(&folder("nodes"), 1, Some(&url)));
+    step("two of three nodes die, PostgreSQL restarts, and a job notices nothing", || {
+        nodes::two_of_three_nodes_die_and_nothing_is_lost(&mut network, &postgres);
     });
     step("everything stops", || network.stop());
 }

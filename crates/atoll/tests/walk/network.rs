@@ -94,7 +94,7 @@ pub(crate) fn pack() -> PathBuf {
 }
 
 /// A command that dies with this process.
-fn tied(program: &Path) -> Command {
+pub(crate) fn tied(program: &Path) -> Command {
     let mut command = Command::new(program);
     // SAFETY: prctl with constants is async-signal-safe and takes no memory.
     unsafe {
@@ -277,6 +277,11 @@ impl Network {
         assert!(!state.exists() && processes::of_folder(&state).is_empty());
     }
 
+    /// Has `atoll dev` look after nothing until it is told to stop.
+    pub(crate) fn pause_dev(&self) {
+        Process::of(self.dev.id()).expect("it runs").signal(libc::SIGSTOP);
+    }
+
     /// Supervisors that run now.
     pub(crate) fn supervisors(&self) -> usize {
         let is_one = |process: &Process| {
@@ -298,6 +303,7 @@ impl Network {
         for child in self.agents.values_mut().chain([&mut self.dev]) {
             if let Some(process) = Process::of(child.id()) {
                 process.signal(libc::SIGTERM);
+                process.signal(libc::SIGCONT);
             }
         }
         let began = Instant::now();
