@@ -252,7 +252,7 @@ fn store(repository: &Path) -> Result<()> {
     )
 }
 
-/// Other people's clients of Solana in JavaScript and Python, against the local chain.
+/// Other people's clients of Solana in JavaScript and Python, against `atoll local-chain`, killed on the way.
 fn clients(repository: &Path) -> Result<()> {
     let folder = crate::clients::ensure(repository)?;
     client_tests(repository, &folder, "clients", "")
@@ -270,9 +270,9 @@ fn rust_client(repository: &Path) -> Result<()> {
     client_tests(repository, &repository.join("target/clients"), "rust-client", "rust_client")
 }
 
-/// Runs tests of the chain's crate with the folder of the clients; `name` is a part of their names.
+/// Runs tests of the binary with the folder of the clients; `name` is a part of their names.
 fn client_tests(repository: &Path, folder: &Path, feature: &str, name: &str) -> Result<()> {
-    let arguments = ["test", "--locked", "-p", "atoll-chain", "--features", feature, "--test", "clients", "--", name];
+    let arguments = ["test", "--locked", "-p", "atoll", "--features", feature, "--test", "clients", "--", name];
     let shown = format!("cargo {}", arguments.join(" "));
     eprintln!("$ ATOLL_CLIENTS={} {shown}", folder.display());
     let status = Command::new("cargo").args(arguments).env("ATOLL_CLIENTS", folder).current_dir(repository).status();

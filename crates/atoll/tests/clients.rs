@@ -1,7 +1,7 @@
-//! Other people's clients of Solana against the local chain, over real sockets.
+//! Other people's clients of Solana against `atoll local-chain`, a process of its own.
 //!
-//! Each script runs twice: once on a new chain, and once after the chain was stopped and started on the same folder, to
-//! read back what the first run did. `cargo xtask test` installs the clients by their lock files and names the folder
+//! Each script runs twice: once on a new chain, and once after the process was killed and another started on the same
+//! folder, to read back what the first run did. `cargo xtask test` installs the clients by their lock files and names the folder
 //! in `ATOLL_CLIENTS`; without it these tests fail. Solana's client in Rust is in a workspace of its own (`rust/`) and in
 //! `cargo xtask test --long`, because its 391 crates take five minutes of processor time to build.
 #![allow(clippy::unwrap_used)]
@@ -10,11 +10,13 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use atoll_chain::local::{self, LocalChain, LocalChainConfig};
-use tokio::process::Command;
+use tokio::process::{Child, Command};
+use tokio::time::Instant;
 
 /// Longest run of one script; every wait in it has a shorter deadline of its own.
 const SCRIPT_MAX: Duration = Duration::from_secs(120);
+/// The longest that the chain may take to listen: a hundred times what it takes.
+const START_MAX: Duration = Duration::from_secs(60);
 
 fn folder() -> PathBuf {
     let folder = std::env::var_os("ATOLL_CLIENTS");
@@ -23,10 +25,41 @@ fn folder() -> PathBuf {
     )
 }
 
-async fn start(state: &Path, port: u16) -> LocalChain {
-    let mut config = LocalChainConfig::new(state.to_owned(), [7; 32]);
-    config.listen.set_port(port);
-    local::serve(config).await.unwrap()
+/// A chain that runs until it is killed or dropped.
+struct Chain {
+    process: Child,
+    port: u16,
+}
+
+impl Chain {
+    /// Starts it on a folder; port 0 takes a free one.
+    async fn start(folder: &Path, port: u16) -> Self {
+        let port_file = folder.join("port");
+        std::fs::remove_file(&port_file).ok();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_atoll"));
+        command.args(["local-chain", "--listen", &format!("127.0.0.1:{port}"), "--state"]).arg(folder.join("chain"));
+        command.arg("--port-file").arg(&port_file).stdin(Stdio::null()).kill_on_drop(true);
+        let mut process = command.spawn().unwrap();
+        let deadline = Instant::now() + START_MAX;
+        loop {
+            if let Ok(port) = std::fs::read_to_string(&port_file) {
+                return Self { process, port: port.trim().parse().unwrap() };
+            }
+            assert_eq!(process.try_wait().unwrap(), None, "the chain ended");
+            assert!(Instant::now() < deadline, "the chain does not listen");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Where its JSON-RPC and its subscriptions are.
+    fn urls(&self) -> [String; 2] {
+        ["http", "ws"].map(|scheme| format!("{scheme}://127.0.0.1:{}/", self.port))
+    }
+
+    /// SIGKILL.
+    async fn kill(mut self) {
+        self.process.kill().await.unwrap();
+    }
 }
 
 /// Runs a script and gives the last line that it printed.
@@ -46,16 +79,15 @@ async fn run(program: &Path, script: Option<&Path>, arguments: &[&str]) -> Strin
 /// Both phases of a script.
 async fn check(program: &Path, script: Option<&Path>) {
     let state = tempfile::tempdir().unwrap();
-    let chain = start(state.path(), 0).await;
-    let port = chain.address().port();
-    let found = run(program, script, &[&chain.url(), &chain.ws_url()]).await;
+    let chain = Chain::start(state.path(), 0).await;
+    let (port, [rpc, subscriptions]) = (chain.port, chain.urls());
+    let found = run(program, script, &[&rpc, &subscriptions]).await;
     // A script that does nothing must not pass.
     let signature = serde_json::from_str::<serde_json::Value>(&found).unwrap()["signature"].clone();
     assert!(signature.as_str().is_some_and(|text| text.len() > 60), "no signature in {found}");
-    chain.shutdown().await;
-    let chain = start(state.path(), port).await;
-    run(program, script, &[&chain.url(), &chain.ws_url(), &found]).await;
-    chain.shutdown().await;
+    chain.kill().await;
+    let _again = Chain::start(state.path(), port).await;
+    run(program, script, &[&rpc, &subscriptions, &found]).await;
 }
 
 #[tokio::test]
