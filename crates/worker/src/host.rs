@@ -45,7 +45,7 @@ pub struct Standing {
 /// How a pod ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Over {
-    /// Exit status of the tenant's program; none when it was killed or never ran.
+    /// Exit status of a program that ended by itself; none when it was told to end, was killed or never ran.
     pub code: Option<i32>,
     /// Why, in words.
     pub reason: String,

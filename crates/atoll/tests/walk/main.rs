@@ -76,6 +76,9 @@ fn the_network_keeps_its_promises() {
         loss::it_succeeds_and_the_books_balance(&network, &job, &before);
     });
     step("a stopped job is settled and refunded", || stop::a_stopped_job_is_settled_and_refunded(&network));
+    step("a job whose programs end at once fails and says how", || {
+        stop::a_job_whose_programs_end_at_once_fails_and_says_how(&network);
+    });
     step("the server holds no foreign key", || keys::the_server_holds_no_foreign_key(&network));
     step("everything stops", || network.stop());
 }

@@ -3,6 +3,9 @@
 //! A pod is lost when its worker has been out of touch for [`LOST_AFTER`], or when its tenant's program ended although
 //! the command had not. This marks what is lost and what must start anew; giving the lease back to the chain and
 //! filling it again is `placement`'s, starting pods `pods`', the command's next attempt `runtime`'s.
+//!
+//! A program that ends by itself before the command begins may be its machine's fault, a broken pack's say; another machine
+//! is tried once. Then it is the job's own.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +25,9 @@ use crate::store::rows::{Job, JobNow, Pod, PodChange};
 pub(super) const LOST_AFTER: Duration = Duration::from_secs(5);
 /// The most times a job's command is started. A job that loses machines faster than this is not placed well.
 const ATTEMPTS_MAX: u32 = 20;
+
+/// How many programs may end by themselves before the command begins.
+const BAD_STARTS_MAX: usize = 2;
 
 pub(super) struct Losses {
     control: Arc<Control>,
@@ -45,6 +51,10 @@ impl Losses {
             |pod: &&Pod| pod.fence == found.now.fence && pod.state.is_over() && !found.now.gone.contains(&pod.id);
         let gone: Vec<&Pod> = pods.iter().filter(is_news).collect();
         if gone.is_empty() {
+            return Ok(());
+        }
+        if let Some(reason) = does_not_start(&found.now, &pods) {
+            job::end(control, &found, JobOutcome::Failed, &reason).await?;
             return Ok(());
         }
         let head_gone = gone.iter().any(|pod| pod.role == PodRole::Head);
@@ -113,6 +123,16 @@ impl Losses {
 /// same time.
 fn is_lost(away: Option<Duration>, pod_created: UnixMs, now: UnixMs) -> bool {
     away.is_some_and(|away| away.min(now.since(pod_created)) >= LOST_AFTER)
+}
+
+/// Why the job's own programs keep its cluster from coming up; none while it may be a machine.
+fn does_not_start(now: &JobNow, pods: &[Pod]) -> Option<String> {
+    // Pods of a cluster that has been up are older than the wait for the next one.
+    let comes_up = matches!(now.state, JobState::Starting | JobState::Recovering);
+    let by_itself = |pod: &&Pod| pod.created >= now.since && pod.exit_code.is_some_and(|status| status >= 0);
+    let ended: Vec<&Pod> = pods.iter().filter(by_itself).collect();
+    let last = ended.last().filter(|_| comes_up && ended.len() >= BAD_STARTS_MAX)?;
+    Some(format!("its pods end before the command begins, the last on {}: {}", last.worker, last.reason))
 }
 
 /// The job's changing part when a machine is lost.

@@ -17,6 +17,7 @@ mod openapi;
 mod orphan;
 mod pods;
 mod rig;
+mod starts;
 mod submit;
 mod time;
 mod whole;

@@ -20,7 +20,7 @@ use super::{ByteStream, Found, FoundState, Host, Output, Over, Standing};
 use crate::config::SOCKET_FILE;
 use crate::streams;
 use crate::supervisor::client::{self, Pod};
-use crate::supervisor::protocol::{Exit, State, Verdict};
+use crate::supervisor::protocol::{Exit, Reason, State, Verdict};
 use crate::supervisor::spec::{AuthorisedKey, PodSpec};
 use crate::supervisor::{output, usage};
 use crate::world::store::{Records, StoreError};
@@ -193,9 +193,14 @@ fn read_from(path: &Path, from: u64, bytes_max: usize) -> io::Result<Vec<u8>> {
 }
 
 fn over(exit: Exit) -> Over {
-    Over { code: exit.code, reason: exit.message }
+    Over { code: own_status(&exit), reason: exit.message }
 }
 
 fn found_over(exit: &Exit) -> FoundState {
-    FoundState::Ended { code: exit.code, reason: exit.message.clone() }
+    FoundState::Ended { code: own_status(exit), reason: exit.message.clone() }
+}
+
+/// The status of a program that ended by itself; what a program says that was told to end is of no interest.
+fn own_status(exit: &Exit) -> Option<i32> {
+    exit.code.filter(|_| exit.reason == Reason::Exited)
 }

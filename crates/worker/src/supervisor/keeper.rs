@@ -42,6 +42,8 @@ const DISK_PERIOD: Duration = Duration::from_secs(1);
 
 /// After the pod's end: for its processes to vanish, and for readers to take the last output.
 const LINGER: Duration = Duration::from_secs(5);
+/// How much of what a program printed last is told with its end.
+const LAST_WORDS_BYTES: usize = 400;
 
 /// The role: keeps the pod described in `dir` until it is over. Its first line on stdout is an [`Answer`]: the status of
 /// the pod that stands, or why there is none.
@@ -412,7 +414,8 @@ impl Main {
         self.wait_for_output(deadline);
         let (reason, message) = self.ending.take().unwrap_or_else(|| {
             let code = self.exit_code.map_or_else(|| "by a signal".to_owned(), |code| format!("with status {code}"));
-            (Reason::Exited, format!("the program ended {code}"))
+            let said = self.last_words().map_or_else(String::new, |words| format!(", saying: {words}"));
+            (Reason::Exited, format!("the program ended {code}{said}"))
         });
         let spec = &self.shared.spec;
         let exit = Exit {
@@ -438,6 +441,14 @@ impl Main {
         fs::remove_file(SOCKET_FILE)?;
         self.wait_for_readers(deadline);
         Ok(())
+    }
+
+    /// The end of what the program printed, in one line; none when it printed nothing.
+    fn last_words(&self) -> Option<String> {
+        let end = lock(&self.shared.output).end();
+        let mut bytes = [0; LAST_WORDS_BYTES];
+        let (_, count) = output::read(&self.shared.dir, end.saturating_sub(bytes.len() as u64), &mut bytes).ok()?;
+        output::in_a_line(&bytes[..count])
     }
 
     fn wait_for_output(&self, deadline: Instant) {

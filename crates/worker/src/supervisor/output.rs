@@ -106,9 +106,25 @@ pub fn read(dir: &Path, offset: u64, buffer: &mut [u8]) -> Result<(u64, usize)> 
     Ok((at, 0))
 }
 
+/// What was printed, as one line without control characters; none when there is nothing to read in it.
+#[must_use]
+pub fn in_a_line(printed: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(printed);
+    let plain: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let words: Vec<&str> = plain.split_whitespace().collect();
+    (!words.is_empty()).then(|| words.join(" "))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_printed_is_told_in_a_line() {
+        assert_eq!(in_a_line(b"no module\n\tnamed \x1b[31m'x'\r\n\0").as_deref(), Some("no module named [31m'x'"));
+        assert_eq!(in_a_line(b"\xff\xfe end").as_deref(), Some("\u{fffd}\u{fffd} end"));
+        assert_eq!((in_a_line(b""), in_a_line(b" \n\x07")), (None, None));
+    }
 
     fn all(dir: &Path, mut offset: u64) -> (u64, Vec<u8>) {
         let (mut first, mut bytes, mut buffer) = (None, vec![], [0; 7]);

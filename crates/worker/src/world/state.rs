@@ -343,7 +343,7 @@ impl Pod {
             state: state.word().to_owned(),
             reason: ended.map(|ended| ended.reason.clone()).unwrap_or_default(),
             statement: statement.unwrap_or_default(),
-            // -1: killed, or never ran.
+            // -1: told to end, killed, or never ran.
             exit_code: ended.map_or(0, |ended| ended.code.unwrap_or(-1)),
             foreign: false,
         }

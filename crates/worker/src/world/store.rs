@@ -73,7 +73,7 @@ pub struct PodRecord {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Ended {
-    /// Exit status of the tenant's program; none when it was killed or never ran.
+    /// Exit status of a program that ended by itself; none when it was told to end, was killed or never ran.
     pub code: Option<i32>,
     /// Why, in words.
     pub reason: String,

@@ -23,7 +23,7 @@ use atoll_interface::fill::bit;
 use atoll_life::Life;
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::json;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::{Clock, Net, Operator};
@@ -39,6 +39,8 @@ struct Shared {
     running: BTreeMap<PodId, (PublicKey, u64, Ipv4Addr)>,
     /// Submissions by head pod: name and Ray's word.
     submissions: BTreeMap<(PodId, String), &'static str>,
+    /// How many of the programs started next end at once.
+    bad_starts: u32,
 }
 
 impl Machines {
@@ -60,11 +62,19 @@ impl Machines {
             .for_each(|state| *state = "SUCCEEDED");
     }
 
+    /// So many of the programs started next end at once, with status 3.
+    pub(crate) fn start_badly(&self, times: u32) {
+        self.lock().bad_starts = times;
+    }
+
     /// Pods that run now.
     pub(crate) fn running(&self) -> Vec<PodId> {
         self.lock().running.keys().copied().collect()
     }
 }
+
+/// What a program says that ends at once.
+const BAD_START: &str = "the program ended with status 3, saying: no module named 'nowhere'";
 
 #[derive(Clone)]
 struct Pod {
@@ -77,6 +87,8 @@ struct Pod {
     records: u64,
     served_ms: u64,
     since: Option<UnixMs>,
+    /// Why it ended, and with which status.
+    ended: (&'static str, i32),
 }
 
 struct State {
@@ -97,6 +109,8 @@ struct Inner {
     state: Mutex<State>,
     /// What it says to everybody.
     says: broadcast::Sender<Body>,
+    /// Whether the way to every operator is cut.
+    cut: watch::Sender<bool>,
     machines: Machines,
     market: Market,
     clock: Clock,
@@ -109,6 +123,7 @@ impl Hand {
             page,
             state: Mutex::new(State { pods: BTreeMap::new(), fences: BTreeMap::new() }),
             says: broadcast::channel(4096).0,
+            cut: watch::channel(false).0,
             machines: net.machines.clone(),
             market: Market::new(Rpc::clone(&net.rpc)),
             clock: net.clock.clone(),
@@ -135,12 +150,21 @@ impl Hand {
         self.task(async move {
             loop {
                 let listens = *address.lock().unwrap();
-                if let Some(listens) = listens {
-                    Arc::clone(&inner).talk(listens, &ca).await;
+                let mut cut = inner.cut.subscribe();
+                if let Some(listens) = listens.filter(|_| !*cut.borrow_and_update()) {
+                    tokio::select! {
+                        () = Arc::clone(&inner).talk(listens, &ca) => {}
+                        _ = cut.changed() => {}
+                    }
                 }
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         });
+    }
+
+    /// Cuts the way to every operator, or mends it. The machine and its pods run on.
+    pub(crate) fn cut(&self, cut: bool) {
+        self.inner.cut.send_replace(cut);
     }
 
     /// The machine goes away for good, without a word.
@@ -181,6 +205,8 @@ impl Inner {
             fence: pod.fence,
             state: pod.state.into(),
             statement: pod.statement.clone(),
+            reason: pod.ended.0.into(),
+            exit_code: pod.ended.1,
             ..PodReport::default()
         }
     }
@@ -286,6 +312,7 @@ impl Inner {
             records: 0,
             served_ms: 0,
             since: None,
+            ended: ("", -1),
         };
         self.say(Body::PodReport(Self::report(&id, &pod)));
         self.lock().pods.insert(id, pod);
@@ -296,8 +323,14 @@ impl Inner {
         let mut state = self.lock();
         let Some(pod) = state.pods.get_mut(&id) else { return Err("pod_unknown") };
         if pod.state == "prepared" {
-            (pod.state, pod.since) = ("running", Some(self.clock.time()));
-            self.machines.lock().running.insert(id, (pod.order, pod.fence, pod.address));
+            let mut shared = self.machines.lock();
+            if shared.bad_starts > 0 {
+                shared.bad_starts -= 1;
+                (pod.state, pod.ended) = ("exited", (BAD_START, 3));
+            } else {
+                (pod.state, pod.since) = ("running", Some(self.clock.time()));
+                shared.running.insert(id, (pod.order, pod.fence, pod.address));
+            }
             self.say(Body::PodReport(Self::report(&id, pod)));
         }
         Ok(())

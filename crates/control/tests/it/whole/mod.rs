@@ -195,6 +195,11 @@ impl Net {
         self.market().page(&address::page(&hand.supplier, 0)).await.unwrap().unwrap().value.rows[0]
     }
 
+    /// Puts everything that an operator will write on a disk of its own.
+    pub(crate) fn place(&self, n: u8, disk: &Path) {
+        std::os::unix::fs::symlink(disk, self.folder.path().join(format!("operator-{n}"))).unwrap();
+    }
+
     /// An operator with a store of its own; `turn` is its share of the epochs.
     pub(crate) async fn operator(&self, n: u8, turn: &str) -> Operator {
         let state = self.folder.path().join(format!("operator-{n}"));
@@ -338,7 +343,7 @@ impl Net {
         draft: &Draft,
         try_no: u8,
     ) -> Result<JobView, atoll_api::client::ClientError> {
-        client.put_blob(Digest::of(BUNDLE), BUNDLE.to_vec()).await.unwrap();
+        client.put_blob(Digest::of(BUNDLE), BUNDLE.to_vec()).await?;
         let idempotency_key = format!("job-{}", draft.nonce);
         let mut nonce = [try_no; 16];
         nonce[..8].copy_from_slice(&draft.nonce.to_le_bytes());

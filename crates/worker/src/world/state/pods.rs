@@ -68,9 +68,10 @@ impl State {
         if !pod.is_live() {
             return;
         }
-        let reason = match pod.stopping.take() {
-            Some(why) => format!("{why} ({reason})"),
-            None => reason,
+        let (code, reason) = match pod.stopping.take() {
+            // What a program says that was told to end is not its own.
+            Some(why) => (None, format!("{why} ({reason})")),
+            None => (code, reason),
         };
         tracing::info!(pod = %id, ?code, reason, "a pod is over");
         pod.end(code, reason, now);

@@ -551,7 +551,7 @@ fn stopping_is_answered_at_once_and_reported_when_it_is_done() {
     assert!(!stops(&bench.stop(1, "cmd_stop_again")), "one stop is enough");
     let effects = bench.news(1, PodNews::Ended { code: Some(143), reason: "signal 15".into() });
     let [report] = reports(&effects).try_into().unwrap();
-    assert_eq!((report.state.as_str(), report.exit_code), ("exited", 143));
+    assert_eq!((report.state.as_str(), report.exit_code), ("exited", -1), "it did not end by itself");
     assert!(report.reason.contains("stopped by the control plane: done"));
     assert_eq!(code(&bench.stop(9, "cmd_stop_unknown")), "", "a pod that is not here is stopped");
 }
