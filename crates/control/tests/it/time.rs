@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use atoll_api::client::Sealing;
 use atoll_domain::job::{JobOutcome, JobState};
 use serde_json::json;
 
@@ -54,6 +55,39 @@ async fn an_operator_away_for_five_minutes_slashes_and_charges_nobody() {
     assert_eq!(standing(&case.net).await, before, "stakes and slots are as they were");
     let body = case.finish().await;
     assert_eq!((body.leases.len(), body.result.attempts), (2, 1));
+    for lease in &body.leases {
+        let seconds = lease.attested.as_ref().unwrap().device_seconds;
+        assert!(seconds < 150, "{seconds} s are paid, of which nobody saw 300");
+        assert!(seconds > 0);
+    }
+}
+
+/// The operator is there and reads the chain, but no worker reaches it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_relay_that_nobody_reaches_for_five_minutes_slashes_and_charges_nobody() {
+    let case = running(2, 3600).await;
+    case.settled_some().await;
+    let stakes = |all: Vec<(u64, u64, Vec<u16>)>| -> Vec<(u64, u64)> { all.iter().map(|it| (it.0, it.1)).collect() };
+    let before = stakes(standing(&case.net).await);
+    let served = case.hands.iter().map(crate::whole::Hand::served_s).max().unwrap();
+    case.hands.iter().for_each(|hand| hand.cut(true));
+    case.net.clock.pass(OUTAGE);
+    until("the machines served through it", || async { case.hands.iter().all(|hand| hand.served_s() >= served + 300) })
+        .await;
+    let row = case.operator.wait("its pods are given up", case.job, |row| row.now.gone.len() == 2).await;
+    assert_eq!((row.now.state, row.now.attempt), (JobState::Recovering, 1));
+    // What ran on unseen comes back and says how long it was.
+    case.hands.iter().for_each(|hand| hand.cut(false));
+    until("the workers are back", || async {
+        case.hands.iter().all(|hand| case.operator.control().links.is_here(hand.id()))
+    })
+    .await;
+    assert_eq!(stakes(standing(&case.net).await), before, "stakes are as they were");
+    let wallet = &case.net.renter;
+    let seal = Sealing { wallet, now: case.net.clock.time(), nonce: [9; 16], idempotency_key: "stop" };
+    case.operator.client(&case.net).await.stop(case.job, &seal).await.unwrap();
+    let body = case.over(JobState::Stopped).await;
+    assert_eq!(stakes(standing(&case.net).await), before, "stakes are as they were");
     for lease in &body.leases {
         let seconds = lease.attested.as_ref().unwrap().device_seconds;
         assert!(seconds < 150, "{seconds} s are paid, of which nobody saw 300");
