@@ -3,6 +3,10 @@
 //! Nobody's clock is compared with another's. A node lives as long as its count of beats goes on, and time is what the
 //! watcher itself has watched: a node that was paused, or that its store kept waiting, has watched for no longer than it
 //! looked, and gives nobody up for its own absence.
+//!
+//! When a node dies its workers come to the others all at once, and wait for their turn there. While they keep coming, the
+//! time that a worker is away does not count: it may be next. What bears witness is workers that have linked, with keys that
+//! the chain knows; callers that only knock hold nothing up.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -18,17 +22,35 @@ const SILENT_MAX: Duration = Duration::from_secs(3);
 const FORGET_AFTER: Duration = Duration::from_secs(600);
 /// The most that one look adds to the time watched.
 const LOOK_MAX: Duration = Duration::from_secs(1);
+/// For how long one worker that comes vouches for those that may be behind it: ten times what a handshake and a greeting
+/// take a node that has one core for them. Three that come back in an hour vouch for nothing.
+const CROWD_EACH: Duration = Duration::from_millis(50);
+/// The most that all of them do: the longest pause between two tries of a worker, 15 s, and one more try of 5 s.
+const CROWD_MAX: Duration = Duration::from_secs(20);
+/// The most time away that does not count, whoever comes: twice what ten thousand workers take.
+const FORGIVEN_MAX: Duration = Duration::from_secs(120);
 
 /// What one node knows of all.
 #[derive(Debug)]
 pub(super) struct Presence {
     me: NodeId,
     watched: Duration,
+    /// Of it, the time in which no crowd came.
+    calm: Duration,
+    /// Until when workers keep coming, in time watched.
+    crowd: Duration,
     nodes: BTreeMap<NodeId, Watched>,
     held: BTreeMap<WorkerId, Held>,
     linked: BTreeSet<WorkerId>,
-    /// When a worker was first seen without a link, in time watched.
-    gone: BTreeMap<WorkerId, Duration>,
+    /// When a worker was first seen without a link.
+    gone: BTreeMap<WorkerId, Gone>,
+}
+
+/// A moment, in time watched and in calm time.
+#[derive(Clone, Copy, Debug, Default)]
+struct Gone {
+    watched: Duration,
+    calm: Duration,
 }
 
 #[derive(Debug)]
@@ -44,6 +66,8 @@ impl Presence {
         Self {
             me,
             watched: Duration::ZERO,
+            calm: Duration::ZERO,
+            crowd: Duration::ZERO,
             nodes: BTreeMap::new(),
             held: BTreeMap::new(),
             linked: BTreeSet::new(),
@@ -53,7 +77,9 @@ impl Presence {
 
     /// Takes in which nodes there are, `passed` after the last look. True when links changed since they were last read.
     pub(super) fn look(&mut self, passed: Duration, nodes: &[Node]) -> bool {
-        self.watched += passed.min(LOOK_MAX);
+        let passed = passed.min(LOOK_MAX);
+        self.watched += passed;
+        self.calm += passed.min(self.watched.saturating_sub(self.crowd));
         let mut changed = nodes.len() != self.nodes.len();
         let mut before = std::mem::take(&mut self.nodes);
         for Node { id, url, beat, changes } in nodes {
@@ -74,8 +100,11 @@ impl Presence {
     pub(super) fn settle(&mut self, here: &BTreeSet<WorkerId>) {
         let elsewhere = self.held.keys().copied().filter(|worker| self.holder(*worker).is_some());
         let linked: BTreeSet<WorkerId> = here.iter().copied().chain(elsewhere).collect();
+        let came = u32::try_from(linked.difference(&self.linked).count()).unwrap_or(u32::MAX);
+        let crowd = self.crowd.max(self.watched).saturating_add(CROWD_EACH.saturating_mul(came));
+        self.crowd = crowd.min(self.watched + CROWD_MAX);
         for worker in self.linked.difference(&linked) {
-            self.gone.insert(*worker, self.watched);
+            self.gone.insert(*worker, Gone { watched: self.watched, calm: self.calm });
         }
         self.gone.retain(|worker, _| !linked.contains(worker));
         self.linked = linked;
@@ -113,12 +142,15 @@ impl Presence {
 
     /// How long this node has watched a worker without a link anywhere; none while there is one. A worker that was never
     /// seen is away since this node began to watch. One whose node fell silent, since that node stopped counting as
-    /// living: its worker needs a moment to find another.
+    /// living: its worker needs a moment to find another. Time in which a crowd comes does not count, up to
+    /// [`FORGIVEN_MAX`].
     pub(super) fn away(&self, worker: WorkerId) -> Option<Duration> {
         if self.linked.contains(&worker) {
             return None;
         }
-        Some(self.watched.saturating_sub(self.gone.get(&worker).copied().unwrap_or_default()))
+        let since = self.gone.get(&worker).copied().unwrap_or_default();
+        let (all, calm) = (self.watched.saturating_sub(since.watched), self.calm.saturating_sub(since.calm));
+        Some(calm.max(all.saturating_sub(FORGIVEN_MAX)))
     }
 
     /// Whether, of all living nodes, this one looks after what has this name. Every name has one node, and only the names
@@ -170,7 +202,7 @@ mod tests {
         let mut presence = pair();
         pass(&mut presence, 60, |n| vec![node(2, 1 + u64::from(n))]);
         assert_eq!((presence.away(worker(7)), presence.holder(worker(7))), (None, Some("https://n2")));
-        assert_eq!(presence.away(worker(8)), Some(61 * SECOND), "never seen");
+        assert_eq!(presence.away(worker(8)), Some(61 * SECOND - CROWD_EACH), "never seen, and one came");
     }
 
     #[test]
@@ -197,6 +229,49 @@ mod tests {
         presence.settle(&BTreeSet::new());
         presence.look(600 * SECOND, &[node(2, 99)]);
         assert_eq!(presence.away(worker(7)), Some(SECOND));
+    }
+
+    /// Forty workers more linked here with each second that passes.
+    fn crowd(presence: &mut Presence, here: &mut BTreeSet<WorkerId>, seconds: u32) {
+        for _ in 0..seconds {
+            presence.look(SECOND, &[]);
+            let first = here.len();
+            here.extend((first..first + 40).map(|n| WorkerId::from_random(u128::try_from(n).unwrap().to_be_bytes())));
+            presence.settle(here);
+        }
+    }
+
+    #[test]
+    fn while_a_crowd_comes_nobody_is_given_up_and_then_everybody_has_time_for_one_more_try() {
+        let mut presence = pair();
+        pass(&mut presence, 4, |_| vec![node(2, 1)]);
+        let at_first = presence.away(worker(7)).unwrap();
+        let mut here = BTreeSet::new();
+        crowd(&mut presence, &mut here, 50);
+        assert!(presence.away(worker(7)).unwrap() <= at_first + SECOND, "{:?}", presence.away(worker(7)));
+        let mut calm = |seconds: u32| {
+            (0..seconds).for_each(|_| {
+                presence.look(SECOND, &[]);
+                presence.settle(&here);
+            });
+            presence.away(worker(7)).unwrap()
+        };
+        let after = calm(20);
+        assert!(after <= at_first + SECOND, "{after:?}");
+        assert_eq!(calm(4), after + 4 * SECOND, "the clock goes on");
+    }
+
+    #[test]
+    fn a_few_that_come_and_a_crowd_that_never_ends_save_nobody() {
+        let mut presence = pair();
+        pass(&mut presence, 3, |_| vec![node(2, 1)]);
+        presence.look(SECOND, &[]);
+        presence.settle(&BTreeSet::from([worker(8), worker(9)]));
+        presence.look(SECOND, &[]);
+        presence.settle(&BTreeSet::from([worker(8), worker(9)]));
+        assert_eq!(presence.away(worker(7)), Some(2 * SECOND - 2 * CROWD_EACH));
+        crowd(&mut presence, &mut BTreeSet::new(), 130);
+        assert_eq!(presence.away(worker(7)), Some(132 * SECOND - FORGIVEN_MAX));
     }
 
     #[test]

@@ -184,11 +184,14 @@ impl Runtimes {
         }
     }
 
-    /// A failed command is the command's own failure only when no machine turns out lost meanwhile.
+    /// A failed command is the command's own failure only when no machine turns out lost meanwhile, and none is away that
+    /// may still turn out so: when many come back at once, that takes longer.
     async fn failed(&self, job: &Job, submission: &Submission) -> anyhow::Result<()> {
         let now = self.control.now();
         let since = *self.failed.lock().unwrap_or_else(PoisonError::into_inner).entry(job.id).or_insert(now);
-        if now.since(since) < BLAME_AFTER {
+        let pods = self.control.store.pods_of(job.id).await?;
+        let is_away = |pod: &&Pod| self.control.links.away(pod.worker).is_some();
+        if now.since(since) < BLAME_AFTER || job::current(job, &pods).iter().any(is_away) {
             return Ok(());
         }
         let words = in_short(submission.message.as_deref().unwrap_or("no reason given"));

@@ -1,5 +1,7 @@
 //! The worker link from the worker's end: who is let in, what is believed, what is delivered.
 
+use std::time::Duration;
+
 use atoll_api::link::envelope::Body;
 use atoll_api::link::{CommandResult, Envelope, FRAME_BYTES_MAX, PodReport, StopPod, Usage, encode};
 use atoll_control::config::Overrides;
@@ -14,7 +16,7 @@ use atoll_domain::worker::SlotRef;
 use crate::rig::{Rig, Worker, wait, wait_for};
 use crate::submit::accepted;
 
-fn pod_of(job: JobId, worker: &Worker, n: u8) -> Pod {
+pub(crate) fn pod_of(job: JobId, worker: &Worker, n: u8) -> Pod {
     Pod {
         id: PodId::from_random([n; 16]),
         job,
@@ -36,7 +38,7 @@ fn pod_of(job: JobId, worker: &Worker, n: u8) -> Pod {
     }
 }
 
-fn command(worker: &Worker, pod: PodId, n: u8) -> Command {
+pub(crate) fn command(worker: &Worker, pod: PodId, n: u8) -> Command {
     let id = CommandId::from_random([n; 16]);
     let stop = StopPod { command: id.to_string(), pod: pod.to_string(), reason: n.to_string() };
     let body = encode(&Envelope { body: Some(Body::StopPod(stop)), ..Envelope::default() });
@@ -56,7 +58,7 @@ pub(crate) async fn job_with_pod(rig: &Rig, worker: &Worker) -> (JobId, Pod) {
 }
 
 /// The pod key statement that an honest worker signs for its pod; its form is the overlay's.
-async fn statement(rig: &Rig, worker: &Worker, pod: &Pod) -> Vec<u8> {
+pub(crate) async fn statement(rig: &Rig, worker: &Worker, pod: &Pod) -> Vec<u8> {
     let order = rig.control().store.job(pod.job).await.unwrap().unwrap().order;
     let endpoint = [&[4, 192, 0, 2, 1][..], &[0; 12], &4100_u16.to_le_bytes()].concat();
     let expires_s = u64::MAX.to_le_bytes();
@@ -148,6 +150,22 @@ async fn three_missed_heartbeats_end_a_link_and_beats_keep_it() {
     assert!(rig.control().links.is_linked(worker.id));
     wait("silence ends the link", || !rig.control().links.is_linked(worker.id)).await;
     wait("the time away is counted", || rig.control().links.away(worker.id).is_some()).await;
+}
+
+#[tokio::test]
+async fn the_time_in_which_a_crowd_of_workers_comes_is_not_held_against_one_that_is_away() {
+    let rig = Rig::with(Overrides { heartbeat_ms: Some(10_000), ..Overrides::default() }).await;
+    let gone = rig.worker(1).await.id;
+    wait("its link is over", || !rig.control().links.is_linked(gone)).await;
+    let began = std::time::Instant::now();
+    let mut crowd = Vec::new();
+    for n in 2..=101 {
+        crowd.push(rig.worker(n).await);
+    }
+    // A hundred vouch for five seconds; one of seven is for looks that come late.
+    wait("seven seconds have passed", || began.elapsed() > Duration::from_secs(7)).await;
+    let away = rig.control().links.away(gone).unwrap();
+    assert!(away + Duration::from_secs(4) <= began.elapsed(), "away for {away:?} of {:?}", began.elapsed());
 }
 
 #[tokio::test]
