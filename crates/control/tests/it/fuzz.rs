@@ -1,6 +1,7 @@
 //! Whatever a worker says on its link, a pod to its store or a caller to the API, through the real node: it lives on,
 //! nothing panics, and no answer is "internal".
 
+use std::cell::{Cell, RefCell};
 use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,13 +10,16 @@ use atoll_api::link::{CommandResult, Envelope, Heartbeat, Hello, PodReport, Usag
 use atoll_api::pod::{Manifest, ManifestFile};
 use atoll_control::app::pod_token;
 use atoll_control::config::Overrides;
+use atoll_control::store::rows::Pod;
+use atoll_domain::cluster::{OverlayIndex, PodState};
+use atoll_domain::id::{CommandId, JobId, PodId};
 use atoll_domain::key::{Digest, PublicKey, Purpose};
 use atoll_domain::meter::UsageStatement;
 use atoll_domain::time::UnixMs;
-use atoll_fuzz::Fuzz;
+use atoll_fuzz::{Choices, Fuzz};
 use tokio::runtime::Runtime;
 
-use crate::link::job_with_pod;
+use crate::link::{command, job_with_pod, pod_of, statement};
 use crate::pods::call;
 use crate::rig::{Rig, Worker, facts, wait_for};
 
@@ -107,7 +111,7 @@ fn hellos() {
     runtime.block_on(lives(&rig));
 }
 
-fn bodies(worker: &Worker, pod: &atoll_control::store::rows::Pod) -> Vec<Body> {
+fn bodies(worker: &Worker, pod: &Pod) -> Vec<Body> {
     let report = PodReport {
         pod: pod.id.to_string(),
         lease: pod.lease.0.to_vec(),
@@ -147,7 +151,7 @@ fn what_workers_say() {
     });
     let seed = |body| encode(&Envelope { session: 1, seq: 1, ack: 0, body: Some(body) });
     let fuzz = bodies(&worker, &pod).into_iter().map(seed).fold(Fuzz::of("workers-say"), Fuzz::seed);
-    let worker = std::cell::RefCell::new(&mut worker);
+    let worker = RefCell::new(&mut worker);
     let fuzz = fuzz.inputs_max(250).memory(32 << 20, 0).words(&["running", "exited", "lost", "requested"]);
     let tally = fuzz.run(|input| {
         unbroken(|| {
@@ -192,6 +196,184 @@ fn what_workers_say() {
         let now = rig.control().store.pod(pod.id).await.unwrap().unwrap();
         assert_eq!((now.worker, now.lease, now.fence), (pod.worker, pod.lease, pod.fence));
     });
+}
+
+/// A pod of a job and one of the same job elsewhere, new in the store.
+struct Ground {
+    own: Pod,
+    others: Pod,
+    commands: Vec<CommandId>,
+    statement: Vec<u8>,
+}
+
+impl Ground {
+    /// `n` makes ids of its own.
+    async fn new(rig: &Rig, worker: &Worker, other: &Worker, job: JobId, n: u16) -> Self {
+        let row = rig.control().store.job(job).await.unwrap().unwrap();
+        let pod = |of: &Worker, at: u16| {
+            let mut pod = pod_of(job, of, 1);
+            let mut id = [7; 16];
+            id[..2].copy_from_slice(&at.to_be_bytes());
+            (pod.id, pod.index) = (PodId::from_random(id), OverlayIndex::new(at).unwrap());
+            pod
+        };
+        let pods = [pod(worker, 2 * n + 10), pod(other, 2 * n + 11)];
+        let command = |id: u8| {
+            let mut command = command(worker, pods[0].id, id);
+            let mut bytes = [id; 16];
+            bytes[..2].copy_from_slice(&n.to_be_bytes());
+            command.id = CommandId::from_random(bytes);
+            command
+        };
+        let commands = [command(1), command(2)];
+        rig.control().store.pods_add(job, row.generation, &row.now, &pods, &commands, &[]).await.unwrap();
+        let statement = statement(rig, worker, &pods[0]).await;
+        let [own, others] = pods;
+        Self { own, others, commands: commands.map(|command| command.id).to_vec(), statement }
+    }
+
+    /// One message about what is there, with a field or two that are wrong in ways that only somebody who knows could say.
+    fn says(&self, choices: &mut Choices<'_>, worker: &Worker) -> Body {
+        let pod = if choices.below(8) == 0 { &self.others } else { &self.own };
+        let wrong = |choices: &mut Choices<'_>| choices.below(10) == 0;
+        let number = |choices: &mut Choices<'_>| match choices.below(4) {
+            0 => u64::MAX,
+            1 => choices.number(),
+            _ => u64::from(choices.byte()),
+        };
+        let words =
+            |choices: &mut Choices<'_>| String::from_utf8_lossy(choices.bytes(3)).repeat(choices.below(256) * 8);
+        match choices.below(8) {
+            0..4 => Body::PodReport(PodReport {
+                pod: if wrong(choices) { self.others.id.to_string() } else { pod.id.to_string() },
+                lease: if wrong(choices) { vec![] } else { pod.lease.0.to_vec() },
+                order: if wrong(choices) { vec![1; 32] } else { vec![] },
+                fence: if wrong(choices) { number(choices) } else { pod.fence },
+                state: match choices.below(20) {
+                    0..8 => "prepared",
+                    8..16 => "running",
+                    16 | 17 => "exited",
+                    18 => "requested",
+                    _ => "lost",
+                }
+                .into(),
+                reason: words(choices),
+                statement: match choices.below(10) {
+                    0..3 => vec![],
+                    3 => choices.bytes(3).repeat(75),
+                    _ => self.statement.clone(),
+                },
+                exit_code: i32::from_le_bytes([choices.byte(), choices.byte(), 0, choices.byte()]),
+                foreign: wrong(choices),
+            }),
+            4 | 5 => {
+                let usage = UsageStatement {
+                    pod: pod.id,
+                    lease: if wrong(choices) { PublicKey([1; 32]) } else { pod.lease },
+                    records: number(choices),
+                    served_ms: number(choices),
+                    until: UnixMs(number(choices)),
+                    cpu_ms: number(choices),
+                    head: Digest::of(b"head"),
+                };
+                let mut signed = serde_json::to_vec(&usage.sign(&worker.device)).unwrap();
+                if wrong(choices) {
+                    let at = usize::from(choices.byte()) % signed.len();
+                    signed[at] ^= 1;
+                }
+                Body::Usage(Usage { signed })
+            }
+            6 => {
+                let command = self.commands[choices.below(self.commands.len())].to_string();
+                let (accepted, code, message) = (!wrong(choices), words(choices), words(choices));
+                Body::CommandResult(CommandResult { command, accepted, code, message })
+            }
+            _ => Body::Heartbeat(Heartbeat {
+                unix_ms: number(choices),
+                running: (0..choices.below(6))
+                    .map(|n| if n % 2 == 0 { pod.id } else { self.others.id }.to_string())
+                    .collect(),
+            }),
+        }
+    }
+}
+
+/// How far a pod has come, and what of it was metered.
+fn stage(pod: &Pod) -> (u8, u64) {
+    let stage = match pod.state {
+        PodState::Requested => 0,
+        PodState::Prepared => 1,
+        PodState::Running => 2,
+        PodState::Exited | PodState::Lost => 3,
+    };
+    (stage, pod.usage.map_or(0, |usage| usage.statement.records))
+}
+
+/// A worker that knows its pods' ids and signs what it says, and lies: its own pods go forward only, and nobody else's move.
+#[test]
+fn what_a_worker_says_of_pods_that_it_knows() {
+    let runtime = runtime();
+    let (rig, worker, other, job) = runtime.block_on(async {
+        let rig = rig().await;
+        let (worker, other) = (rig.worker(1).await, rig.worker(2).await);
+        let job = crate::submit::accepted(&rig).await.job;
+        (rig, worker, other, job)
+    });
+    let (worker, count) = (RefCell::new(worker), Cell::new(0));
+    let fuzz = (0..4).fold(Fuzz::of("worker-lies"), |fuzz, n| fuzz.seed((n..=200).collect::<Vec<u8>>()));
+    let tally = fuzz.seed(vec![1; 60]).bytes_max(512).inputs_min(40).inputs_max(120).memory(32 << 20, 0).run(|input| {
+        unbroken(|| {
+            let worker = &mut *worker.borrow_mut();
+            runtime.block_on(async {
+                count.set(count.get() + 1);
+                let ground = Ground::new(&rig, worker, &other, job, count.get()).await;
+                let mut choices = Choices::new(input);
+                let mut at = stage(&ground.own);
+                let mut refusals = 0;
+                while !choices.is_over() {
+                    let body = ground.says(&mut choices, worker);
+                    refusals += u32::from(!is_carried_out(&rig, worker, body).await);
+                    let now = rig.control().store.pod(ground.own.id).await.unwrap().unwrap();
+                    assert!(stage(&now) >= at && now.reason.len() < 5_000, "{at:?} became {now:?}");
+                    assert_eq!((now.worker, now.lease, now.fence), (worker.id, ground.own.lease, ground.own.fence));
+                    at = stage(&now);
+                }
+                let others = rig.control().store.pod(ground.others.id).await.unwrap().unwrap();
+                assert_eq!(others, ground.others, "another worker's pod moved");
+                match (at, refusals) {
+                    ((3, _), _) => "ended",
+                    ((1.., _), _) => "moved",
+                    (_, 0) => "nothing moved",
+                    _ => "refused",
+                }
+            })
+        })
+    });
+    assert!(tally.of("ended") > 0 && tally.of("moved") > 0, "{tally:?}");
+    runtime.block_on(lives(&rig));
+}
+
+/// Says something and waits for the answer; when the link ends with it, there is a new one.
+async fn is_carried_out(rig: &Rig, worker: &mut Worker, body: Body) -> bool {
+    let passing = if let Body::Heartbeat(beat) = &body { Some(beat.running.clone()) } else { None };
+    match passing.clone() {
+        Some(running) => worker.beat(running).await,
+        None => worker.say(body).await,
+    }
+    loop {
+        match worker.next().await {
+            Some(Envelope { body: Some(Body::Heartbeat(_)), .. }) if passing.is_some() => return true,
+            Some(envelope) if passing.is_none() && envelope.ack >= worker.seq => return true,
+            Some(Envelope { body: Some(Body::Refused(refused)), .. }) => {
+                assert!(refused.code.starts_with("link_") && refused.message.len() < 2000, "{refused:?}");
+                break;
+            }
+            Some(_) => {}
+            None => break,
+        }
+    }
+    *worker = rig.worker(1).await;
+    false
 }
 
 #[test]
