@@ -103,6 +103,8 @@ codes! {
     HeadUnreachable = "head_unreachable", BAD_GATEWAY;
     /// The node has not read the chain yet, or the chain does not answer.
     NotReady = "not_ready", SERVICE_UNAVAILABLE;
+    /// The operator's disk is full.
+    DiskFull = "disk_full", INSUFFICIENT_STORAGE;
     /// The operator's fault.
     Internal = "internal", INTERNAL_SERVER_ERROR;
     /// In a pod: the credential is not this pod's, or the pod is over.
@@ -164,6 +166,12 @@ impl ApiError {
         Self { context: Some(context.into()), ..Self::new(Code::Internal, message) }
     }
 
+    /// The disk of the store or of the object store is full.
+    fn disk_full(context: impl Into<anyhow::Error>) -> Self {
+        let message = "the operator's disk is full; nothing was changed. Try again later, and tell the operator";
+        Self { context: Some(context.into()), ..Self::new(Code::DiskFull, message) }
+    }
+
     /// The chain does not answer.
     #[must_use]
     pub fn chain(context: atoll_chain::RpcError) -> Self {
@@ -186,6 +194,7 @@ impl From<StoreError> for ApiError {
                 Code::Conflict,
                 format!("the {what} changed at the same moment: read it again and repeat the request"),
             ),
+            StoreError::Engine(_) if error.is_full() => Self::disk_full(error),
             StoreError::Engine(_) | StoreError::Outdated { .. } | StoreError::Corrupt { .. } => Self::internal(error),
         }
     }
@@ -200,6 +209,7 @@ impl From<crate::objects::ObjectError> for ApiError {
             E::Quota { .. } => Self::new(Code::QuotaExceeded, error.to_string()),
             E::CutOff(_) => Self::new(Code::TooSlow, error.to_string()),
             E::Conflict(_) => Self::new(Code::Conflict, error.to_string()),
+            E::Engine(_) if error.is_full() => Self::disk_full(error),
             E::Engine(_) | E::Corrupt(_) => Self::internal(error),
         }
     }

@@ -76,6 +76,22 @@ pub enum ObjectError {
     Corrupt(String),
 }
 
+impl ObjectError {
+    /// Whether there is no room for what was to be kept. Nothing of it is.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(error) = cause {
+            let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+            if matches!(kind, Some(std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)) {
+                return true;
+            }
+            cause = error.source();
+        }
+        false
+    }
+}
+
 /// The result of any operation here.
 pub type Result<T> = std::result::Result<T, ObjectError>;
 

@@ -70,6 +70,14 @@ pub enum StoreError {
     },
 }
 
+impl StoreError {
+    /// Whether there is no room for what was to be written. Nothing of it is.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        sql::Failure::cure_of(self) == sql::Cure::Room
+    }
+}
+
 /// What came of accepting a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Accepted {

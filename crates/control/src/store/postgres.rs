@@ -454,5 +454,8 @@ fn failure(error: &tokio_postgres::Error) -> StoreError {
     if [SqlState::T_R_SERIALIZATION_FAILURE, SqlState::T_R_DEADLOCK_DETECTED].contains(code) {
         return Failure::repeatable(words);
     }
+    if *code == SqlState::DISK_FULL {
+        return Failure::full(words);
+    }
     if connect::says_away(code) { away(words) } else { Failure::fatal(words) }
 }

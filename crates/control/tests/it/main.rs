@@ -6,6 +6,7 @@
 
 mod adopt;
 mod away;
+mod disk;
 mod dying;
 mod extend;
 mod forks;

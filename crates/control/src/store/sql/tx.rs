@@ -163,6 +163,8 @@ pub(in crate::store) enum Cure {
     Reconnect,
     /// The disk failed: what this connection believes of the file is not to be trusted any further.
     Reopen,
+    /// The disk is full: somebody must make room, then it goes on.
+    Room,
 }
 
 /// How an engine failed: words without any secret, and what may help.
@@ -182,6 +184,10 @@ impl From<Failure> for StoreError {
 impl Failure {
     pub(in crate::store) fn fatal(words: impl Into<String>) -> StoreError {
         Self { words: words.into(), cure: Cure::None }.into()
+    }
+
+    pub(in crate::store) fn full(words: impl Into<String>) -> StoreError {
+        Self { words: words.into(), cure: Cure::Room }.into()
     }
 
     pub(in crate::store) fn repeatable(words: impl Into<String>) -> StoreError {

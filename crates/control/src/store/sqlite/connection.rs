@@ -230,7 +230,7 @@ fn failure(error: &rusqlite::Error) -> StoreError {
         }
         // SQLite has rolled back and may be used on.
         ErrorCode::DiskFull => {
-            Failure::fatal("the disk with the store's file is full, nothing was written: make room, then it goes on")
+            Failure::full("the disk with the store's file is full, nothing was written: make room, then it goes on")
         }
         ErrorCode::SystemIoFailure
         | ErrorCode::DatabaseCorrupt
