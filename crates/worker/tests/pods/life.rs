@@ -129,6 +129,7 @@ async fn a_prepared_pod_starts_when_told_with_what_it_was_told() {
     pod.pod.run(Some(argv.clone()), env).await.unwrap();
     let exit = pod.pod.wait(Duration::from_secs(20)).await.unwrap().expect("it ends");
     assert_eq!((exit.reason, exit.code), (Reason::Exited, Some(7)));
+    assert_eq!(exit.message, "the program ended with status 7, saying: node 10.77.0.9");
     assert!(exit.usage.seq >= 1, "even a short pod has a record");
     assert!(pod.pod.run(Some(argv), BTreeMap::new()).await.is_err(), "once");
     let mut printed = [0; 100];
