@@ -192,7 +192,7 @@ wire! {
         pub transaction: String,
         /// What became of the transaction so far.
         pub state: ExtensionState,
-        /// Why the chain did not take it.
+        /// Why the chain did not take it; while it is on its way, why a node's trial run did not, which may change.
         pub reason: String,
         /// Seconds that it adds.
         pub added_s: u64,
@@ -210,7 +210,7 @@ wire! {
     pub enum ExtensionState {
         /// It is on its way.
         Pending,
-        /// The chain took it.
+        /// The chain took it, and no fork takes it back.
         Confirmed,
         /// The chain refused it, and nothing was charged.
         Failed,

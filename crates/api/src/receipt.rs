@@ -160,6 +160,9 @@ wire! {
         /// The signed `extend_order` transactions that lengthened it, base64.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         pub extensions: Vec<String>,
+        /// What further transactions of the renter's added, as the chain says, which are not shown. Given.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub unshown: Option<UnshownRecord>,
         /// Micro-USD per ATL that the chain used when it was posted. Given.
         pub feed_uusd_per_atl: u64,
         /// Fee on each side, in basis points. Given.
@@ -168,6 +171,16 @@ wire! {
         pub posted_at_s: i64,
         /// When it became active; none when it never did. Given.
         pub active_at_s: Option<i64>,
+    }
+
+    /// What lengthened an order in transactions that its operator cannot show: a node of the chain forgets what is old,
+    /// and what another program called stands in no transaction of Atoll's form.
+    #[derive(Copy)]
+    pub struct UnshownRecord {
+        /// Seconds that they added.
+        pub seconds: u32,
+        /// What they added to the escrow.
+        pub escrow: Atl,
     }
 
     /// The job specification with the renter's signature.

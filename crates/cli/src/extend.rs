@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use atoll_api::http::{ExtensionState, RefusedWorker};
-use atoll_chain::market::{Market, Shorter, why_shorter};
+use atoll_chain::market::{self, EXTENSION_S_MIN, Market, Shorter};
 use atoll_chain::rpc::ConfirmError;
 use atoll_chain::{Address as ChainAddress, SignedTransaction};
 use atoll_domain::id::{JobId, WorkerId};
@@ -115,6 +115,9 @@ enum Standing {
 pub async fn run(session: &Session, args: Extend) -> Result<Exit, Failure> {
     let seconds = u32::try_from(manifest::seconds_of_hours("--hours", "hours", &args.hours)?)
         .map_err(|_| Failure::usage("--hours is out of range"))?;
+    if seconds < EXTENSION_S_MIN {
+        return Err(Failure::usage(format!("--hours must be at least {EXTENSION_S_MIN} s, 0.017")));
+    }
     let wallet = session.wallet()?;
     session.network().await?;
     let order = match (args.order, args.job) {
@@ -195,6 +198,10 @@ async fn send(
                 format!("the operator's node could not bring it to the chain: {}", output::plain(&view.reason));
             may_be_taken(session, slot, pending, Failure::new(Exit::Refused, "not_extended", message)).await?;
         }
+        Ok(view) if !view.reason.is_empty() => {
+            let said = output::plain(&view.reason);
+            session.out.say(&format!("the operator's chain node says: {said}; it may still be taken, waiting"));
+        }
         Ok(_) => {}
         Err(failure) if failure.exit == Exit::Refused => may_be_taken(session, slot, pending, failure).await?,
         Err(mut failure) => {
@@ -257,13 +264,9 @@ async fn read(session: &Session, order: &Address) -> Result<(Order, i64), Failur
 }
 
 fn stay_behind(leases: &[Shorter]) -> Vec<RefusedWorker> {
-    let of = |shorter: &Shorter| -> Vec<RefusedWorker> {
-        let Err(error) = shorter.goes_along else { return Vec::new() };
-        let worker = |device: &ChainAddress| WorkerId::of_device_key(&PublicKey(device.0));
-        let reason = format!("stays behind: {}", why_shorter(error));
-        shorter.devices.iter().map(|it| RefusedWorker { worker: worker(it), reason: reason.clone() }).collect()
-    };
-    leases.iter().flat_map(of).collect()
+    let worker = |device: ChainAddress| WorkerId::of_device_key(&PublicKey(device.0));
+    let refused = |(device, reason)| RefusedWorker { worker: worker(device), reason };
+    market::stay_behind(leases).into_iter().map(refused).collect()
 }
 
 async fn anew(
@@ -292,7 +295,7 @@ async fn anew(
         .await
         .map_err(|error| Failure::new(Exit::Unreachable, "chain_unreachable", error.to_string()))?;
     let refusals = stay_behind(&leases);
-    if leases.iter().all(|lease| lease.goes_along.is_err()) {
+    if market::is_in_vain(&longer, &leases) {
         let message = "no lease of this order can be lengthened now; nothing was charged. Each worker's reason:".into();
         return Err(Failure { exit: Exit::Refused, code: "cannot_be_extended".into(), message, refusals });
     }

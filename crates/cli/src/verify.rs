@@ -4,13 +4,14 @@
 //! epoch's root; each lease's leaf stands under such a root; each lease's address follows from order, page and number,
 //! the page's from the supplier, the order's from the renter and the nonce in the transaction that the renter signed;
 //! that transaction names the specification's root and the operator's key; further transactions of the renter's say by how much
-//! the order was lengthened; and every sum follows from rates and attested
+//! the order was lengthened, but for what the receipt says it cannot show; and every sum follows from rates and attested
 //! device-seconds by `interface`'s own arithmetic. What cannot be checked offline is listed as *given*, by name.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use atoll_api::receipt::{
     AttestedLeaf, CHECKED, EpochRecord, LeaseRecord, MoneyRecord, NetworkRecord, Receipt, ReceiptBody, ReceiptError,
+    UnshownRecord,
 };
 use atoll_chain::address::Address as ChainAddress;
 use atoll_chain::market::{Extension, extensions};
@@ -97,6 +98,9 @@ pub fn verify(receipt: &Receipt, pinned: Digest) -> Result<Verified, Invalid> {
     Ok(Verified { network_root: pinned, renter: order.renter, proven, trusted, given, body })
 }
 
+/// How what a receipt does not show is named.
+const UNSHOWN: &str = "what lengthened the order and is not shown";
+
 /// The renter's order, as its own transactions say.
 struct SignedOrder {
     renter: PublicKey,
@@ -108,6 +112,16 @@ struct SignedOrder {
     escrow: u64,
     /// How many transactions lengthened it.
     extensions: usize,
+}
+
+impl SignedOrder {
+    /// Adds time, and what was escrowed for it.
+    fn lengthen(&mut self, seconds: u32, escrow: u64, name: &str) -> Result<(), Invalid> {
+        let longer = self.duration_s.checked_add(seconds).filter(|all| *all <= DURATION_S_MAX);
+        self.duration_s = longer.ok_or_else(|| Invalid(format!("{name}: the order is longer than an order may be")))?;
+        self.escrow = sum(name, arithmetic::add(self.escrow, escrow))?;
+        Ok(())
+    }
 }
 
 fn check_network(network: &NetworkRecord, pinned: Digest) -> Result<(), Invalid> {
@@ -189,18 +203,21 @@ fn read_extensions(body: &ReceiptBody, order: &mut SignedOrder) -> Result<(), In
         })?;
         let found = extensions(&decoded, &ChainAddress(body.network.program_id.0));
         ensure(!found.is_empty(), || format!("{name}: its transaction lengthens no order on this network's program"))?;
-        for extension in found {
-            let own = extension.order.0 == body.order.address.0 && extension.renter.0 == order.renter.0;
-            ensure(own, || format!("{name}: it is of another order or not signed by the renter"))?;
-            check_extension(&extension, order, body.order.fee_bps, &name)?;
-            let longer = order.duration_s.checked_add(extension.seconds).filter(|all| *all <= DURATION_S_MAX);
-            order.duration_s =
-                longer.ok_or_else(|| Invalid(format!("{name}: the order is longer than an order may be")))?;
-            order.escrow = sum(&name, arithmetic::add(order.escrow, extension.escrow))?;
+        // The renter may lengthen several of its orders at once.
+        let own: Vec<&Extension> = found.iter().filter(|one| one.order.0 == body.order.address.0).collect();
+        ensure(!own.is_empty(), || format!("{name}: it is of another order"))?;
+        for extension in own {
+            ensure(extension.renter.0 == order.renter.0, || format!("{name}: it is not signed by the renter"))?;
+            check_extension(extension, order, body.order.fee_bps, &name)?;
+            order.lengthen(extension.seconds, extension.escrow, &name)?;
         }
         order.extensions += 1;
     }
-    ensure(order.extensions == 0 || body.order.active_at_s.is_some(), || {
+    if let Some(unshown) = &body.order.unshown {
+        check_unshown(unshown, order, body.order.fee_bps)?;
+        order.lengthen(unshown.seconds, unshown.escrow.0, UNSHOWN)?;
+    }
+    ensure(order.extensions == 0 && body.order.unshown.is_none() || body.order.active_at_s.is_some(), || {
         "an order that never became active was lengthened".into()
     })
 }
@@ -219,6 +236,19 @@ fn check_extension(extension: &Extension, order: &SignedOrder, fee_bps: u16, nam
     }
     ensure(extension.seconds > 0 && of(low)? == extension.escrow, || {
         format!("{name}: {} s at the order's highest rate do not cost {}", extension.seconds, Atl(extension.escrow))
+    })
+}
+
+/// What is not shown is held to what the program asks of every extension: one second of one device at the least, and at
+/// most as many extensions of all devices as there are seconds, each of which costs one unit more, and one for rounding.
+fn check_unshown(unshown: &UnshownRecord, order: &SignedOrder, fee_bps: u16) -> Result<(), Invalid> {
+    let of = |devices, units: u32| {
+        let worst = sum(UNSHOWN, worst_case(order.rate_cap, devices, unshown.seconds, fee_bps))?;
+        sum(UNSHOWN, arithmetic::add(worst, u64::from(units)))
+    };
+    let (least, most) = (of(1, 1)?, of(order.post.devices, unshown.seconds.saturating_mul(2))?);
+    ensure(unshown.seconds > 0 && (least..=most).contains(&unshown.escrow.0), || {
+        format!("{UNSHOWN}: {} s at the order's highest rate do not cost {}", unshown.seconds, unshown.escrow)
     })
 }
 
@@ -402,9 +432,17 @@ fn account(body: &ReceiptBody, order: &SignedOrder, spec: &JobSpec) -> (Vec<Stri
         format!("served time: attested by {owners} {operators}{word}"),
         "the job's result: reported by the operator and the job itself".to_owned(),
     ];
+    let taken = match &body.order.unshown {
+        None => format!("that the chain took the {} extension(s) shown, and no other", order.extensions),
+        Some(unshown) => format!(
+            "that the chain took the {} extension(s) shown, and others that added {} s and {} to the escrow: their \
+             transactions are not shown, so nothing here says that the renter signed them; the order's history on the chain does",
+            order.extensions, unshown.seconds, unshown.escrow
+        ),
+    };
     let given = vec![
         format!("{} transaction ids", body.transactions.len()),
-        format!("that the chain took the {} extension(s) shown, and no other", order.extensions),
+        taken,
         format!(
             "price feed {} micro-USD per ATL and fee of {} basis points when posted",
             body.order.feed_uusd_per_atl, body.order.fee_bps

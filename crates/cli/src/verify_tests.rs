@@ -191,6 +191,7 @@ fn true_body() -> ReceiptBody {
             address: order,
             transaction: b64(&order_transaction(order, signed.root())),
             extensions: vec![extension(1, order, 600, extension_escrow())],
+            unshown: None,
             feed_uusd_per_atl: FEED,
             fee_bps: 25,
             posted_at_s: POSTED,
@@ -261,6 +262,37 @@ fn an_extension_after_a_device_was_given_back_is_paid_for_the_rest() {
     assert!(verified.given.iter().any(|line| line.contains("2 extension(s)")), "{:?}", verified.given);
 }
 
+fn unshown(seconds: u32, escrow: u64) -> Option<UnshownRecord> {
+    Some(UnshownRecord { seconds, escrow: Atl(escrow) })
+}
+
+#[test]
+fn an_extension_that_cannot_be_shown_is_given_and_said() {
+    let mut body = body();
+    // The one extension was made by another program's call.
+    body.order.extensions.clear();
+    body.order.unshown = unshown(600, extension_escrow());
+    let verified = check(&body).unwrap();
+    let said = |words: &str| verified.given.iter().any(|line| line.contains(words));
+    assert!(said("the 0 extension(s) shown, and others that added 600 s"), "{:?}", verified.given);
+    assert!(said("nothing here says that the renter signed them"), "{:?}", verified.given);
+}
+
+#[test]
+fn a_transaction_that_lengthens_other_orders_of_the_renter_as_well_counts_for_its_own() {
+    let mut body = body();
+    let wallet = Keypair::from_seed(&[1; 32]);
+    let extend = |order: Address, seconds, escrow| {
+        let data = atoll_interface::instruction::ExtendOrder { seconds, escrow };
+        let (order, source) = (ChainAddress(order.0), ChainAddress([32; 32]));
+        atoll_chain::market::instruction::extend_order(wallet.address(), order, source, &data)
+    };
+    let both = [extend(PublicKey([1; 32]), 7, 7), extend(body.order.address, 600, extension_escrow())];
+    let signed = transaction::sign(&both, &wallet, &[], &Hash([9; 32])).unwrap();
+    body.order.extensions = vec![b64(signed.bytes())];
+    check(&body).unwrap();
+}
+
 fn check(body: &ReceiptBody) -> Result<Verified, Invalid> {
     verify(&Receipt::seal(body, &key(20)).unwrap(), pinned())
 }
@@ -324,10 +356,10 @@ fn a_lying_operator_is_refused_with_the_reason() {
         ("not base64", |b| b.order.extensions[0].insert(0, '!')),
         ("extension 1", |b| b.order.extensions[0] = b64(b"nothing")),
         ("lengthens no order", |b| b.order.extensions[0] = b.order.transaction.clone()),
-        ("another order or not signed", |b| {
+        ("not signed by the renter", |b| {
             b.order.extensions[0] = extension(2, b.order.address, 600, extension_escrow());
         }),
-        ("another order or not signed", |b| {
+        ("of another order", |b| {
             b.order.extensions[0] = extension(1, PublicKey([1; 32]), 600, extension_escrow());
         }),
         ("do not cost", |b| b.order.extensions[0] = extension(1, b.order.address, 600, extension_escrow() + 1)),
@@ -335,6 +367,16 @@ fn a_lying_operator_is_refused_with_the_reason() {
         ("longer than an order may be", |b| {
             b.order.extensions[0] = extension(1, b.order.address, DURATION_S_MAX, 1 + worst(3, DURATION_S_MAX));
         }),
+        // What is not shown: too cheap, too dear, for nothing, for ever, and of an order that never ran.
+        ("do not cost", |b| b.order.unshown = unshown(60, worst(1, 60))),
+        ("do not cost", |b| b.order.unshown = unshown(60, worst(3, 60) + 121)),
+        ("do not cost", |b| b.order.unshown = unshown(0, 1)),
+        ("longer than an order may be", |b| b.order.unshown = unshown(DURATION_S_MAX, worst(3, DURATION_S_MAX))),
+        ("never became active", |b| {
+            (b.order.active_at_s, b.order.unshown) = (None, unshown(600, worst(3, 600)));
+            b.order.extensions.clear();
+        }),
+        ("escrow: it says", |b| b.order.unshown = unshown(60, 1 + worst(3, 60))),
         // One more that the renter signed and the chain never took, with a refund that never came.
         ("escrow: it says", |b| b.order.extensions.push(extension(1, b.order.address, 60, 1 + worst(3, 60)))),
         ("before its order", |b| b.leases[1].released_at_s = Some(1)),

@@ -225,7 +225,7 @@ forward! {
     chain_tx(key: &str) -> Option<ChainTx>;
     chain_txs_of(job: JobId) -> Vec<ChainTx>;
     chain_txs_pending() -> Vec<ChainTx>;
-    chain_tx_state(signature: &str, state: ChainTxState, error: &str) -> ();
+    chain_tx_state(signature: &str, state: ChainTxState, error: &str, told: &[Event]) -> ();
     chain_tx_gone(signature: &str) -> ();
     epoch_put(epoch: &Epoch) -> Epoch;
     epoch_latest() -> Option<Epoch>;

@@ -18,6 +18,10 @@ const ORDER: usize = 1;
 const VAULT: usize = 2;
 const SOURCE: usize = 3;
 
+/// The least seconds that clients and operators add at once. The program takes less; but each addition costs every lease of
+/// the order a transaction.
+pub const EXTENSION_S_MIN: u32 = 60;
+
 /// One `extend_order`, signed by its renter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extension {
@@ -71,9 +75,26 @@ pub struct Shorter {
     pub goes_along: Result<(), Error>,
 }
 
-/// Why a lease does not go along, for people.
+/// Every device whose lease does not go along, and why, for people.
 #[must_use]
-pub const fn why_shorter(error: Error) -> &'static str {
+pub fn stay_behind(leases: &[Shorter]) -> Vec<(Address, String)> {
+    let of = |shorter: &Shorter| {
+        let why = shorter.goes_along.err().map(|error| format!("stays behind: {}", why_shorter(error)));
+        why.into_iter()
+            .flat_map(|why| shorter.devices.iter().map(move |device| (*device, why.clone())))
+            .collect::<Vec<_>>()
+    };
+    leases.iter().flat_map(of).collect()
+}
+
+/// Whether nothing is gained by lengthening an order whose leases these are: all of them stay behind, and no device is
+/// open, whose next lease would have the new end.
+#[must_use]
+pub fn is_in_vain(order: &Order, leases: &[Shorter]) -> bool {
+    order.devices_open == 0 && leases.iter().all(|lease| lease.goes_along.is_err())
+}
+
+const fn why_shorter(error: Error) -> &'static str {
     match error {
         Error::AskTooHigh => "it asks more now than its lease pays",
         Error::SlotSuspended => "it drains or is suspended",
@@ -124,6 +145,23 @@ mod tests {
     use crate::market::{PROGRAM_ID, address, instruction};
     use crate::transaction::{decode, sign};
     use crate::{Hash, Keypair};
+
+    #[test]
+    fn an_extension_is_in_vain_when_nobody_goes_along_and_no_device_is_open() {
+        let lease = |goes_along| {
+            let (address, devices) = (Address([8; 32]), vec![Address([5; 32]), Address([6; 32])]);
+            Shorter { address, lease: Lease::new(), devices, goes_along }
+        };
+        let (goes, stays) = (lease(Ok(())), lease(Err(Error::AskTooHigh)));
+        let all = [goes.clone(), stays.clone()];
+        let why = "stays behind: it asks more now than its lease pays".to_owned();
+        assert_eq!(stay_behind(&all), [(Address([5; 32]), why.clone()), (Address([6; 32]), why)]);
+        let order = |devices_open| Order { devices_open, ..Order::new() };
+        assert!(is_in_vain(&order(0), std::slice::from_ref(&stays)));
+        assert!(!is_in_vain(&order(0), &all), "one goes along");
+        assert!(!is_in_vain(&order(1), &[stays]), "the next lease has the new end");
+        assert!(!is_in_vain(&order(1), &[]), "nobody's lease is there to be asked, and the next one has the new end");
+    }
 
     #[test]
     fn what_a_renter_signed_is_read_and_nothing_else() {

@@ -49,7 +49,8 @@ pub enum ConfirmError {
 }
 
 impl Rpc {
-    /// Waits until a transaction reaches this client's commitment. `last_valid_block_height` is that of its blockhash.
+    /// Waits until a transaction reaches this client's commitment; that it failed counts from there on as well, since on
+    /// another fork it may succeed. `last_valid_block_height` is that of its blockhash.
     ///
     /// # Errors
     /// [`ConfirmError`]: failed, expired, or not known at the deadline.
@@ -66,12 +67,12 @@ impl Rpc {
             // Height first: a transaction unknown after its last height was read can never appear.
             let height = self.block_height().await?;
             match self.status(&signature).await? {
-                Some(Status { error: Some(error), .. }) => {
+                Some(Status { error: Some(error), commitment, .. }) if commitment >= self.commitment => {
                     let log = self.transaction_log(&signature).await?;
                     let failure = Box::new(Failure::read(&error, &log, &programs_of(transaction)));
                     return Err(ConfirmError::Failed { signature, failure });
                 }
-                Some(status) if status.commitment >= self.commitment => {
+                Some(status) if status.error.is_none() && status.commitment >= self.commitment => {
                     return Ok(Confirmed { signature, slot: status.slot });
                 }
                 None if height > last_valid_block_height => return Err(ConfirmError::Expired { signature }),

@@ -90,6 +90,40 @@ async fn without_preflight_a_failing_transaction_costs_its_fee_and_keeps_its_sta
 }
 
 #[tokio::test]
+async fn that_a_transaction_failed_counts_once_no_likely_fork_takes_it_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = HandClock::new();
+    let (chain, rpc) = start(folder.path(), clock.clone()).await;
+    let payer = key(1);
+    rpc.airdrop(&payer.address(), spl::LAMPORTS_PER_SOL).await.unwrap();
+    let ask = async |method: &str, params: serde_json::Value| {
+        let request = serde_json::json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
+        crate::hostile::post(&chain.url(), request.to_string()).await.1
+    };
+    let finality = serde_json::json!({ "confirmedSlots": 2, "finalizedSlots": 32 });
+    ask("atoll_faults", serde_json::json!([{ "finality": finality }])).await;
+    clock.forward_ms(40 * 400);
+    let latest = rpc.latest_blockhash().await.unwrap();
+    let too_much = spl::system_transfer(payer.address(), key(2).address(), 5 * spl::LAMPORTS_PER_SOL);
+    let failing = sign(&[too_much], &payer, &[], &latest.blockhash).unwrap();
+    ask("sendTransaction", serde_json::json!([failing.to_base64(), { "encoding": "base64", "skipPreflight": true }]))
+        .await;
+    assert!(rpc.status(&failing.signature()).await.unwrap().unwrap().error.is_some());
+    let confirm =
+        async |rpc: &Rpc| rpc.confirm(&failing, latest.last_valid_block_height, Duration::ZERO).await.unwrap_err();
+    let seen = confirm(&rpc).await;
+    assert!(matches!(seen, ConfirmError::Deadline { .. }), "on another fork it may succeed: {seen}");
+    clock.forward_ms(3 * 400);
+    let confirmed = confirm(&rpc).await;
+    assert!(matches!(confirmed, ConfirmError::Failed { .. }), "{confirmed}");
+    let settled = confirm(&rpc.at(Commitment::Finalized)).await;
+    assert!(matches!(settled, ConfirmError::Deadline { .. }), "{settled}");
+    clock.forward_ms(32 * 400);
+    let settled = confirm(&rpc.at(Commitment::Finalized)).await;
+    assert!(matches!(settled, ConfirmError::Failed { .. }), "{settled}");
+}
+
+#[tokio::test]
 async fn blockhashes_live_150_slots_and_a_duplicate_is_one_transaction() {
     let folder = tempfile::tempdir().unwrap();
     let clock = HandClock::new();

@@ -22,7 +22,7 @@ use atoll_domain::pod_key;
 use atoll_domain::time::UnixMs;
 
 use super::chain::{self, LiveSlot};
-use super::kept::{self, KeptOrder};
+use super::kept::{self, KeptExtensions, KeptOrder};
 use super::{job, jobs, pod_token};
 use crate::control::Control;
 use crate::objects::Owner;
@@ -114,8 +114,11 @@ pub fn apply_notes(now: &mut JobNow, kept: &KeptOrder) {
         now.attempt_log_bytes = now.log_bytes.saturating_sub(mark.attempt_from);
     }
     // The latest word on terms, before what a lease says that was written down earlier.
-    if let Some(extensions) = kept.extensions.as_ref().filter(|kept| kept.records.len() > now.extensions.len()) {
+    let is_ahead =
+        |kept: &&KeptExtensions| kept.extended_s > now.extended_s || kept.records.len() > now.extensions.len();
+    if let Some(extensions) = kept.extensions.as_ref().filter(is_ahead) {
         now.terms = extensions.terms.or(now.terms);
+        now.extended_s = now.extended_s.max(extensions.extended_s);
         now.extensions.clone_from(&extensions.records);
     }
     for lease in &kept.leases {

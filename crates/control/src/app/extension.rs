@@ -2,20 +2,19 @@
 //! end by `extend_lease`.
 //!
 //! Nothing here asks whose order it is: the chain says who its renter is, so that an order whose operator is gone is
-//! lengthened through any other. What an extension added is read from the chain as well, whoever sent it; the receipt
-//! carries the renter's transactions.
+//! lengthened through any other. What an extension added is read from the chain as well, whoever sent it (`taken`); the
+//! receipt carries the renter's transactions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use atoll_api::http::{ExtendOrder, ExtensionState, ExtensionView, RefusedWorker};
-use atoll_chain::market::{Extension, Shorter, extensions, why_shorter};
-use atoll_chain::transaction::{self, Decoded};
-use atoll_chain::{Signature as TransactionName, market};
+use atoll_chain::market;
+use atoll_chain::market::{EXTENSION_S_MIN, Extension, Shorter, extensions};
+use atoll_chain::transaction::{self, Decoded, TRANSACTION_BYTES_MAX};
 use atoll_domain::id::WorkerId;
 use atoll_domain::job::JobState;
-use atoll_domain::key::{Address, PublicKey, Signature};
+use atoll_domain::key::{Address, PublicKey};
 use atoll_domain::money::Atl;
 use atoll_domain::request::{NONCE_KEPT, RequestSeal};
 use atoll_interface::layout::Order;
@@ -23,19 +22,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::auth::Caller;
-use super::chain::{self, For, Sent};
-use super::{job, kept};
+use super::chain::{self, For, Sent, Standing};
+use super::job;
 use crate::control::Control;
 use crate::error::{ApiError, Code};
 use crate::store::StoreError;
-use crate::store::rows::{ChainTx, ChainTxState, ExtensionRecord, Job};
-
-/// The most bytes of a transaction, before it is decoded.
-const TRANSACTION_BYTES_MAX: usize = 4096;
-/// How long a history that did not account for all that was added is not looked through again.
-const SOUGHT_FOR: Duration = Duration::from_secs(30);
-/// How many pages of an order's transactions are looked through for its extensions: 10,000 transactions.
-const PAGES_MAX: usize = 10;
+use crate::store::rows::{ChainTx, ChainTxState, Job};
 
 /// A request whose seal was checked.
 #[derive(Debug)]
@@ -77,6 +69,9 @@ pub fn check(transaction: &Decoded, address: &Address, order: &Order, now: i64) 
     if extension.vault != vault {
         return refuse(format!("it pays into {}, and the order's vault is {vault}", extension.vault));
     }
+    if extension.seconds < EXTENSION_S_MIN {
+        return refuse(format!("it adds {} s, and {EXTENSION_S_MIN} s is the least", extension.seconds));
+    }
     let words = |error: atoll_interface::Error| Misfit(error.words().to_owned());
     if !order.is_active(now) || order.is_stopped() {
         return Err(words(atoll_interface::Error::OrderNotActive));
@@ -109,7 +104,7 @@ pub async fn accept(control: &Control, request: &Request) -> Result<ExtensionVie
     let transaction = transaction::decode(&bytes).map_err(|error| misfit(&Misfit(error.to_string())))?;
     if let Some(known) = chain::extension_known(control, &request.order, &request.idempotency_key).await? {
         if known.bytes == bytes {
-            return view(&request.order, &transaction, &known, Vec::new());
+            return view(&request.order, &transaction, &known, None, Vec::new());
         }
         if matches!(known.state, ChainTxState::Pending | ChainTxState::Confirmed) {
             return Err(reused());
@@ -121,10 +116,17 @@ pub async fn accept(control: &Control, request: &Request) -> Result<ExtensionVie
             format!("{} has ended ({}), and what it did not use is refunded: submit it again", job.id, job.now.state);
         return Err(ApiError::new(Code::CannotBeExtended, message));
     }
-    let job = job.map(|job| job.id);
     let now = chain::time(control).await.map_err(unread)?;
     let extension = check(&transaction, &request.order, &order, now).map_err(|why| misfit(&why))?;
-    let refusals = who_stays(control, &request.order, &order, &extension, now).await?;
+    let mut refusals = who_stays(control, &request.order, &order, &extension, now).await?;
+    if let Some(job) = &job
+        && !job::spec_of(job)?.checkpoints
+    {
+        let end =
+            |refused: &mut RefusedWorker| refused.reason.push_str("; the job writes no checkpoints and ends with it");
+        refusals.iter_mut().for_each(end);
+    }
+    let job = job.map(|job| job.id);
     check_funds(control, &order, &extension).await?;
     let (seal, at) = (&request.seal, control.now());
     if !control.store.nonce_use(&seal.signer, &seal.nonce, at, at.after(NONCE_KEPT)).await? {
@@ -132,7 +134,7 @@ pub async fn accept(control: &Control, request: &Request) -> Result<ExtensionVie
         return Err(ApiError::new(Code::ReplayedRequest, message));
     }
     let of = For { order: request.order, job };
-    let (kept, fresh) = match chain::keep_extension(control, of, &request.idempotency_key, &bytes).await {
+    let kept = match chain::keep_extension(control, of, &request.idempotency_key, &bytes).await {
         Ok(kept) => kept,
         Err(error) => match error.downcast::<StoreError>() {
             // Its signature stands under another key, or under this one and is over.
@@ -149,12 +151,16 @@ pub async fn accept(control: &Control, request: &Request) -> Result<ExtensionVie
         control.relayed.add(request.order);
     }
     // It is written down: whatever fails from here on, `tasks::extension` goes on with it.
-    if let Err(error) = chain::send_extension(control, &kept, fresh).await {
-        tracing::info!(order = %request.order, error = format!("{error:#}"), "an extension could not be sent yet");
-    }
+    let said = match send(control, &kept).await {
+        Ok(standing) => standing.said,
+        Err(error) => {
+            tracing::info!(order = %request.order, error = format!("{error:#}"), "an extension could not be sent yet");
+            None
+        }
+    };
     control.wake.signal();
     let known = chain::extension_known(control, &request.order, &request.idempotency_key).await?;
-    view(&request.order, &transaction, &known.unwrap_or(kept), refusals)
+    view(&request.order, &transaction, &known.unwrap_or(kept), said, refusals)
 }
 
 /// Orders of nobody here that were lengthened through this node. In memory: only to follow them sooner than in their last
@@ -198,7 +204,8 @@ fn reused() -> ApiError {
     ApiError::new(Code::IdempotencyKeyReused, message)
 }
 
-/// Everyone whose lease would not go along. When that is everyone, nothing is gained by the extension.
+/// Everyone whose lease would not go along. When that is everyone and no device is open, nothing is gained by the extension;
+/// an open one, as while a lost machine is replaced, gets a lease with the new end.
 async fn who_stays(
     control: &Control,
     address: &Address,
@@ -209,8 +216,8 @@ async fn who_stays(
     let mut longer = *order;
     longer.extend(extension.seconds, extension.escrow, now).map_err(|error| misfit(&Misfit(error.words().into())))?;
     let shorter = chain::shorter_leases(control, address, &longer, now).await.map_err(unread)?;
-    let refusals: Vec<RefusedWorker> = shorter.iter().flat_map(refused).collect();
-    if shorter.iter().any(|lease| lease.goes_along.is_ok()) {
+    let refusals = refused(&shorter);
+    if !market::is_in_vain(&longer, &shorter) {
         return Ok(refusals);
     }
     let message =
@@ -218,12 +225,10 @@ async fn who_stays(
     Err(ApiError::new(Code::CannotBeExtended, message).with_refusals(refusals))
 }
 
-fn refused(shorter: &Shorter) -> Vec<RefusedWorker> {
-    let Err(error) = shorter.goes_along else { return Vec::new() };
-    let worker = |device: &atoll_chain::Address| WorkerId::of_device_key(&PublicKey(device.0));
-    let refusal =
-        |device| RefusedWorker { worker: worker(device), reason: format!("stays behind: {}", why_shorter(error)) };
-    shorter.devices.iter().map(refusal).collect()
+fn refused(leases: &[Shorter]) -> Vec<RefusedWorker> {
+    let worker = |device: atoll_chain::Address| WorkerId::of_device_key(&PublicKey(device.0));
+    let refusal = |(device, reason)| RefusedWorker { worker: worker(device), reason };
+    market::stay_behind(leases).into_iter().map(refusal).collect()
 }
 
 async fn check_funds(control: &Control, order: &Order, extension: &Extension) -> Result<(), ApiError> {
@@ -254,6 +259,7 @@ fn view(
     order: &Address,
     transaction: &Decoded,
     row: &ChainTx,
+    said: Option<String>,
     refusals: Vec<RefusedWorker>,
 ) -> Result<ExtensionView, ApiError> {
     let [extension] = extensions(transaction, &market::PROGRAM_ID)[..] else {
@@ -268,7 +274,7 @@ fn view(
             ChainTxState::Failed => ExtensionState::Failed,
             ChainTxState::Expired => ExtensionState::Expired,
         },
-        reason: row.error.clone(),
+        reason: said.filter(|_| row.state == ChainTxState::Pending).unwrap_or_else(|| row.error.clone()),
         added_s: u64::from(extension.seconds),
         escrow: Atl(extension.escrow),
         refusals,
@@ -284,7 +290,7 @@ pub async fn follow(control: &Control, of: For, order: &Order) -> anyhow::Result
     let now = chain::time(control).await?;
     for shorter in chain::shorter_leases(control, &of.order, order, now).await? {
         let lease = PublicKey(shorter.address.0);
-        if let Some(first) = refused(&shorter).into_iter().next() {
+        if let Some(first) = refused(std::slice::from_ref(&shorter)).into_iter().next() {
             behind.insert(lease, format!("{} {}", first.worker, first.reason));
         } else if chain::extend_lease(control, of, &shorter, order.end).await? == Sent::Confirmed {
             tracing::info!(order = %of.order, %lease, end = order.end, "a lease was lengthened");
@@ -293,120 +299,21 @@ pub async fn follow(control: &Control, of: For, order: &Order) -> anyhow::Result
     Ok(behind)
 }
 
-/// Writes down what the chain took of a job's extensions: before the order can be closed, and beside the store as well.
+/// Brings an extension to the chain; its job is told when that took it not.
 ///
 /// # Errors
-/// When store or chain fail; `Conflict` when the job changed since it was read.
-pub async fn note(control: &Control, found: Job, order: &Order) -> anyhow::Result<Job> {
-    let known = added_s(&found.now.extensions);
-    let escrow = found.now.terms.map(|terms| terms.escrow);
-    if known == u64::from(order.extended_s) && (known == 0 || escrow == Some(order.escrow_initial)) {
-        return Ok(found);
-    }
-    let at = control.now();
-    if found.now.extensions_sought.is_some_and(|sought| at.since(sought) < SOUGHT_FOR) {
-        return Ok(found);
-    }
-    let taken = taken(control, &found, order).await?;
-    let whole = added_s(&taken) == u64::from(order.extended_s);
-    let is_new = |one: &&ExtensionRecord| !found.now.extensions.contains(one);
-    let told = taken.iter().filter(is_new).map(|one| {
-        let message = format!("lengthened by {} s for at most {} more", one.seconds, Atl(one.escrow));
-        let fields = [("added_s", one.seconds.to_string()), ("signature", one.signature.to_string())];
-        job::event(at, "chain", message, &fields)
-    });
-    let told = told.collect();
-    // First: with the row written, this does not come by again.
-    let terms = chain::terms(order);
-    kept::put_extensions(control, &found.order, terms, &taken).await?;
-    let edit = |now: &mut crate::store::rows::JobNow| {
-        now.terms = Some(terms);
-        now.extensions = taken;
-        now.extensions_sought = (!whole).then_some(at);
-    };
-    Ok(job::change_with(control, &found, edit, told).await?)
-}
-
-fn added_s(records: &[ExtensionRecord]) -> u64 {
-    records.iter().map(|one| u64::from(one.seconds)).sum()
-}
-
-/// The renter's transactions that lengthened an order: those that this operator sent, where they account for all that the
-/// chain says was added; else those in the chain's own history, and those known before, which a node may have forgotten.
-async fn taken(control: &Control, job: &Job, order: &Order) -> anyhow::Result<Vec<ExtensionRecord>> {
-    let whole = u64::from(order.extended_s);
-    let mut sent = Vec::new();
-    for row in control.store.chain_txs_of(job.id).await? {
-        if row.state == ChainTxState::Confirmed && chain::is_extension(&row) {
-            sent.extend(records(&row.bytes, &job.order));
-        }
-    }
-    if added_s(&sent) == whole {
-        return Ok(sent);
-    }
-    let mut past = from_history(control, &job.order, whole).await?;
-    if added_s(&past) != whole {
-        for one in job.now.extensions.iter().chain(&sent) {
-            if !past.iter().any(|known| known.signature == one.signature) {
-                past.push(one.clone());
-            }
-        }
-        tracing::warn!(job = %job.id, order = %job.order, found_s = added_s(&past), whole, "not every extension of this order is known");
-    }
-    Ok(past)
-}
-
-async fn from_history(control: &Control, order: &Address, whole: u64) -> anyhow::Result<Vec<ExtensionRecord>> {
-    let mut found: Vec<ExtensionRecord> = Vec::new();
-    let mut before: Option<TransactionName> = None;
-    for _ in 0..PAGES_MAX {
-        let (page, older) = control.rpc.signatures_of(&atoll_chain::Address(order.0), before).await?;
-        for name in page {
-            if added_s(&found) >= whole {
-                break;
-            }
-            if let Some(transaction) = control.rpc.transaction(&name).await? {
-                found.extend(records(transaction.bytes(), order));
-            }
-        }
-        before = older;
-        if before.is_none() {
-            break;
-        }
-    }
-    found.reverse();
-    Ok(found)
-}
-
-/// What a transaction that the chain took added to an order. One transaction is one record, whatever it holds.
-fn records(bytes: &[u8], order: &Address) -> Option<ExtensionRecord> {
-    let decoded = transaction::decode(bytes).ok()?;
-    let of_order: Vec<Extension> = extensions(&decoded, &market::PROGRAM_ID)
-        .into_iter()
-        .filter(|extension| extension.order.0 == order.0)
-        .collect();
-    let signature = Signature(decoded.signatures.first()?.0);
-    let seconds = of_order.iter().try_fold(0_u32, |sum, one| sum.checked_add(one.seconds))?;
-    let escrow = of_order.iter().try_fold(0_u64, |sum, one| sum.checked_add(one.escrow))?;
-    (seconds > 0).then(|| ExtensionRecord { transaction: BASE64.encode(bytes), signature, seconds, escrow })
-}
-
-/// Tells a job what became of its extension's transaction, when that was not what its renter wished.
-///
-/// # Errors
-/// When the store fails.
-pub async fn tell(control: &Control, row: &ChainTx, sent: &Sent) -> anyhow::Result<()> {
-    let why = match sent {
-        Sent::Failed(reason) => reason.as_str(),
-        Sent::Expired => "its transaction expired before the chain took it",
-        Sent::Confirmed | Sent::Waiting => return Ok(()),
-    };
-    if let Some(job) = row.job {
+/// When store or chain fail.
+pub async fn send(control: &Control, row: &ChainTx) -> anyhow::Result<Standing> {
+    chain::send_extension(control, row, |sent| {
+        let why = match sent {
+            Sent::Failed(reason) => reason.as_str(),
+            Sent::Expired => "its transaction expired before the chain took it",
+            Sent::Confirmed | Sent::Waiting => return None,
+        };
         let message = format!("was not lengthened: {why}; nothing was charged for it");
-        let event = job::event(control.now(), "chain", message, &[("signature", row.signature.clone())]);
-        control.store.events_add(job, &[event]).await?;
-    }
-    Ok(())
+        Some(job::event(control.now(), "chain", message, &[("signature", row.signature.clone())]))
+    })
+    .await
 }
 
 /// Changes which leases of a job stay behind its order's end, and tells of those that are new.

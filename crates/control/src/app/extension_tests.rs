@@ -46,6 +46,7 @@ fn an_extension_says_what_the_order_asks_or_is_refused_in_words() {
     other.data[0] = 2;
     said("exactly one `extend_order`", refused(&[other.clone()], &order, NOW));
     said("asks more of the market program", refused(&[good(), other], &order, NOW));
+    said("60 s is the least", refused(&[extend(59, order.extension(59).unwrap())], &order, NOW));
     said("worst case of the time", refused(&[extend(60, escrow + 1)], &order, NOW));
     said("worst case of the time", refused(&[extend(61, escrow)], &order, NOW));
     let mut vault = good();
@@ -59,14 +60,4 @@ fn an_extension_says_what_the_order_asks_or_is_refused_in_words() {
     said("worst case of the time", refused(&[good()], &fewer, NOW));
     let forever = extend(u32::MAX - 3_600, order.extension(u32::MAX - 3_600).unwrap());
     assert!(!refused(&[forever], &order, NOW).is_empty());
-}
-
-#[test]
-fn one_transaction_is_one_record_of_its_own_order_only() {
-    let bytes = atoll_chain::sign(&[extend(60, 5), extend(30, 2)], &renter(), &[], &Hash([4; 32])).unwrap();
-    let record = records(bytes.bytes(), &ORDER).unwrap();
-    assert_eq!((record.seconds, record.escrow), (90, 7));
-    assert_eq!(record.signature.0, bytes.signature().0);
-    assert_eq!(records(bytes.bytes(), &PublicKey([7; 32])), None);
-    assert_eq!(records(b"no transaction", &ORDER), None);
 }

@@ -261,6 +261,7 @@ pub(super) fn first(now: atoll_domain::time::UnixMs, runtime_token: String) -> J
         attempt_log_bytes: 0,
         terms: None,
         leases: Vec::new(),
+        extended_s: 0,
         extensions: Vec::new(),
         extensions_sought: None,
         left_behind: std::collections::BTreeMap::new(),

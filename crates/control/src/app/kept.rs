@@ -118,6 +118,9 @@ pub struct KeptLease {
 pub struct KeptExtensions {
     /// The order's terms with them.
     pub terms: Option<OrderTerms>,
+    /// By how many seconds they and those that are not known lengthened it.
+    #[serde(default)]
+    pub extended_s: u32,
     /// Themselves.
     pub records: Vec<ExtensionRecord>,
 }
@@ -312,13 +315,8 @@ pub async fn put_leases(control: &Control, job: &Job) -> Result<()> {
 ///
 /// # Errors
 /// When the object store fails.
-pub async fn put_extensions(
-    control: &Control,
-    order: &Address,
-    terms: OrderTerms,
-    records: &[ExtensionRecord],
-) -> Result<()> {
-    let kept = KeptExtensions { terms: Some(terms), records: records.to_vec() };
+pub async fn put_extensions(control: &Control, order: &Address, now: &JobNow) -> Result<()> {
+    let kept = KeptExtensions { terms: now.terms, extended_s: now.extended_s, records: now.extensions.clone() };
     put(control, &path_of(order, "extensions"), &kept, false).await.map(drop)
 }
 

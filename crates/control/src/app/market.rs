@@ -41,6 +41,8 @@ pub struct NetworkFacts {
     pub epoch_s: u32,
     /// Seconds for which a root is held before it pays.
     pub epoch_hold_s: u32,
+    /// How many seconds after its release a lease may be closed that nobody settled.
+    pub stall_s: u32,
     /// The longest time an order may take fills, seconds.
     pub fill_s_max: u32,
     /// Different owners among the attestor seats.

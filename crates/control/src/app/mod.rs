@@ -15,3 +15,4 @@ pub mod order;
 pub mod pod_token;
 pub mod quotes;
 pub mod receipt;
+pub mod taken;

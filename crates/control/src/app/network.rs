@@ -78,6 +78,7 @@ mod tests {
             epoch_zero: 0,
             epoch_s: 5,
             epoch_hold_s: 5,
+            stall_s: 60,
             fill_s_max: 5,
             attestor_owners: 1,
             seats: Vec::new(),

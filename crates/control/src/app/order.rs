@@ -66,19 +66,7 @@ pub fn check(
     node: &PublicKey,
 ) -> Result<Terms, Misfit> {
     let decoded = decode(transaction).map_err(|error| Misfit(error.to_string()))?;
-    let program = view.network.program_id.0;
-    let mut of_market = decoded.instructions.iter().filter(|instruction| instruction.program.0 == program);
-    let (Some(instruction), None) = (of_market.next(), of_market.next()) else {
-        return Err(Misfit(format!(
-            "it must hold exactly one instruction of the market program {}",
-            view.network.program_id
-        )));
-    };
-    let post = match Instruction::decode(&instruction.data) {
-        Ok(Instruction::PostOrder(post)) => post,
-        Ok(_) => return Err(Misfit("its instruction is not post_order".into())),
-        Err(error) => return Err(Misfit(format!("its instruction cannot be read: {}", error.words()))),
-    };
+    let (instruction, post) = read(&decoded, &view.network.program_id)?;
     let account = |at: usize| {
         let found = instruction.accounts.get(at).map(|meta| PublicKey(meta.address.0));
         found.ok_or_else(|| Misfit("post_order lacks accounts".into()))
@@ -89,6 +77,28 @@ pub fn check(
     let escrow =
         escrow(price_max, post.devices, u64::from(post.duration_s), view.feed_usd_micros, view.network.fee_bps)?;
     Ok(Terms { price_max, escrow, source: account(SOURCE)?, payer: account(PAYER)? })
+}
+
+/// What an order's transaction posts that was checked when its job was accepted.
+///
+/// # Errors
+/// [`Misfit`] when it posts none.
+pub fn posted(transaction: &[u8]) -> Result<PostOrder, Misfit> {
+    let decoded = decode(transaction).map_err(|error| Misfit(error.to_string()))?;
+    read(&decoded, &PublicKey(atoll_interface::PROGRAM_ID)).map(|(_, post)| post)
+}
+
+/// The one instruction to the market program: `post_order`.
+fn read<'a>(decoded: &'a Decoded, program: &Address) -> Result<(&'a atoll_chain::Instruction, PostOrder), Misfit> {
+    let mut of_market = decoded.instructions.iter().filter(|instruction| instruction.program.0 == program.0);
+    let (Some(instruction), None) = (of_market.next(), of_market.next()) else {
+        return Err(Misfit(format!("it must hold exactly one instruction of the market program {program}")));
+    };
+    match Instruction::decode(&instruction.data) {
+        Ok(Instruction::PostOrder(post)) => Ok((instruction, post)),
+        Ok(_) => Err(Misfit("its instruction is not post_order".into())),
+        Err(error) => Err(Misfit(format!("its instruction cannot be read: {}", error.words()))),
+    }
 }
 
 fn same<T: PartialEq + std::fmt::Display>(what: &str, order: T, wanted: T) -> Result<(), Misfit> {

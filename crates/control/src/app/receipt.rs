@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use atoll_api::receipt::{
     AttestedLeaf, AttestorSet, CHECKED, EpochRecord, LeaseRecord, MoneyRecord, NetworkRecord, OrderRecord,
-    RECEIPT_VERSION, Receipt, ReceiptBody, ResultRecord, SeatRecord, SpecRecord, TransactionRecord, VoteRecord,
+    RECEIPT_VERSION, Receipt, ReceiptBody, ResultRecord, SeatRecord, SpecRecord, TransactionRecord, UnshownRecord,
+    VoteRecord,
 };
 use atoll_domain::job::JobState;
 use atoll_domain::key::Digest;
@@ -16,7 +17,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::market::MarketView;
-use super::{kept, leaves};
+use super::{kept, leaves, taken};
 use crate::control::Control;
 use crate::store::rows::{self, ChainTxState, Epoch, Job, OrderTerms};
 
@@ -49,7 +50,7 @@ pub async fn write(control: &Control, job: &Job) -> anyhow::Result<()> {
     let body = ReceiptBody {
         version: RECEIPT_VERSION,
         network: network(&market),
-        order: order(job, terms),
+        order: order(job, terms)?,
         spec: SpecRecord { bytes: BASE64.encode(&job.spec), signature: job.spec_signature },
         epochs: epochs.values().map(|epoch| vote(control, &market, epoch)).collect(),
         money: money(job, terms)?,
@@ -96,16 +97,33 @@ fn network(market: &MarketView) -> NetworkRecord {
     }
 }
 
-fn order(job: &Job, terms: OrderTerms) -> OrderRecord {
-    OrderRecord {
+fn order(job: &Job, terms: OrderTerms) -> anyhow::Result<OrderRecord> {
+    Ok(OrderRecord {
         address: job.order,
         transaction: BASE64.encode(&job.order_tx),
         extensions: job.now.extensions.iter().map(|one| one.transaction.clone()).collect(),
+        unshown: unshown(job, terms)?,
         feed_uusd_per_atl: terms.feed_uusd_per_atl,
         fee_bps: terms.fee_bps,
         posted_at_s: terms.posted_at,
         active_at_s: (terms.active_at != 0).then_some(terms.active_at),
+    })
+}
+
+/// What the chain says was added to the order, less what its transactions account for.
+fn unshown(job: &Job, terms: OrderTerms) -> anyhow::Result<Option<UnshownRecord>> {
+    let missing_s = u32::try_from(taken::missing_s(&job.now))?;
+    if missing_s == 0 {
+        return Ok(None);
     }
+    let posted = super::order::posted(&job.order_tx)?;
+    let (devices, seconds) = (posted.devices, u64::from(posted.duration_s));
+    let price_max = UsdMicrosPerHour(posted.price_cap_uusd);
+    let first = super::order::escrow(price_max, devices, seconds, terms.feed_uusd_per_atl, terms.fee_bps)?.0;
+    let known = job.now.extensions.iter().try_fold(first, |sum, one| sum.checked_add(one.escrow));
+    let missing = known.and_then(|known| terms.escrow.checked_sub(known));
+    let missing = missing.ok_or_else(|| anyhow::anyhow!("the order's extensions escrowed more than the order has"))?;
+    Ok(Some(UnshownRecord { seconds: missing_s, escrow: Atl(missing) }))
 }
 
 fn lease(record: &rows::LeaseRecord, epoch: Option<&Epoch>) -> LeaseRecord {

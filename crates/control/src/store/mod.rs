@@ -200,8 +200,8 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     async fn chain_txs_of(&self, job: JobId) -> Result<Vec<ChainTx>>;
     /// Transactions of which it is not known what became, oldest first.
     async fn chain_txs_pending(&self) -> Result<Vec<ChainTx>>;
-    /// Records what became of a transaction.
-    async fn chain_tx_state(&self, signature: &str, state: ChainTxState, error: &str) -> Result<()>;
+    /// Records what became of a transaction, and tells its job of it, if it has one: once, whoever records it again.
+    async fn chain_tx_state(&self, signature: &str, state: ChainTxState, error: &str, told: &[Event]) -> Result<()>;
     /// A fork took a confirmed transaction back, and it can never land again: it counts as expired, and its key is free.
     async fn chain_tx_gone(&self, signature: &str) -> Result<()>;
     /// Writes an epoch's leaves before its root is posted. One that is there already stays and is returned instead.

@@ -124,10 +124,13 @@ pub struct JobNow {
     /// Leases that are closed or about to be, as they stood on the chain: the same.
     #[serde(default)]
     pub leases: Vec<LeaseRecord>,
+    /// By how many seconds the chain says that its order was lengthened.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub extended_s: u32,
     /// What the chain took of its renter's extensions, for the receipt.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub extensions: Vec<ExtensionRecord>,
-    /// When the chain's history was last looked through for them in vain.
+    /// When the chain's history was last looked through for them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub extensions_sought: Option<UnixMs>,
     /// Leases that do not go along with the order's end, and why, in words.
@@ -146,6 +149,11 @@ pub struct JobNow {
     /// What a newer build wrote, as it stands.
     #[serde(flatten)]
     pub newer: BTreeMap<String, serde_json::Value>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+const fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// An order's terms as the chain posted them.

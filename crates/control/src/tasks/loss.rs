@@ -61,7 +61,18 @@ impl Losses {
         let reason = gone.iter().map(|pod| format!("{} {}", pod.worker, pod.reason)).collect::<Vec<_>>().join("; ");
         let spec = job::spec_of(&found)?;
         if found.now.attempt > 0 && !spec.checkpoints {
-            let reason = format!("a machine was lost ({reason}) and the job writes no checkpoints to start again from");
+            let why = gone.iter().map(|pod| found.now.left_behind.get(&pod.lease)).collect::<Option<Vec<_>>>();
+            let reason = match why {
+                // Whose lease did not go along with its order is at no fault.
+                Some(why) => format!(
+                    "a lease has ended that did not go along when its order was lengthened ({}), and the job writes no \
+                     checkpoints to go on from elsewhere",
+                    why.into_iter().cloned().collect::<Vec<_>>().join("; ")
+                ),
+                None => {
+                    format!("a machine was lost ({reason}) and the job writes no checkpoints to start again from")
+                }
+            };
             job::end(control, &found, JobOutcome::Failed, &reason).await?;
             return Ok(());
         }

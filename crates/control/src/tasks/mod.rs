@@ -11,6 +11,7 @@ mod adopt;
 mod build;
 mod epoch;
 mod extension;
+mod history;
 mod loss;
 mod market;
 mod order;
@@ -63,6 +64,7 @@ pub fn spawn(control: &Arc<Control>, stop: &CancellationToken) -> JoinSet<()> {
     start.reconciler(order::Orders::new(control));
     start.reconciler(placement::Placements::new(control));
     start.reconciler(extension::Extensions::new(control));
+    start.reconciler(history::Histories::new(control));
     start.reconciler(pods::Pods::new(control));
     start.reconciler(loss::Losses::new(control));
     start.reconciler(runtime::Runtimes::new(control));

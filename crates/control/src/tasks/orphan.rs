@@ -4,26 +4,32 @@
 //! An order that is over and that nobody closes for a while is released, attested from what this operator saw and the
 //! worker signed, settled, and closed: the supplier is paid, the renter refunded. An operator that still settles by itself
 //! is left its time. One that was lengthened and whose leases do not follow is helped on in their last minute (`extension`).
+//! A lease of which no operator saw anything is closed when the program allows it, unpaid: its renter is refunded.
+//! What any operator may do, each does at its own time, by its key and the order, so that not all send the same at once.
 //! There is no receipt then: only the renter's own operator has the specification.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use atoll_domain::key::Address;
+use atoll_domain::key::{Address, Digest, PublicKey};
 use atoll_domain::time::UnixMs;
 use atoll_interface::layout::{LEASE_FINAL, Lease, Order};
 
 use super::{Reconciler, extension, settlement};
 use crate::app::chain::{self, Sent};
-use crate::app::leaves;
 use crate::control::Control;
-use crate::store::rows::Stray;
+use crate::store::rows::{EpochLeaf, Stray};
 
 /// How long strays of an order that is not on the chain are kept: a node of the chain that lags is not believed at once.
 const FORGET_AFTER: Duration = Duration::from_secs(600);
 
 /// How often the chain's orders are looked through, however many signals come.
 const SCAN_PERIOD: Duration = Duration::from_secs(2);
+
+/// How long an order of nobody here rests whose leases were lengthened: who lengthens it by a second every second must not
+/// have every operator send a transaction each time.
+const FOLLOWED_FOR: Duration = Duration::from_secs(20);
 
 /// What is to be done about a lease of an order that is nobody's here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +40,21 @@ pub(super) enum Due {
     Release,
     /// Attest, settle and close it.
     Settle,
+    /// Close it: nobody attested its end, and the program waits no longer.
+    Close,
+}
+
+/// The times that decide what is due, in seconds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Times {
+    /// How long an order's own operator is left to act.
+    grace: i64,
+    /// How long a root is held before it pays.
+    hold: i64,
+    /// After how long the program lets a lease be closed that is not settled.
+    stall: i64,
+    /// When it is this operator's turn to do what all may do.
+    turn: i64,
 }
 
 /// When an order is over for good, Unix seconds.
@@ -43,23 +64,37 @@ const fn over_at(order: &Order) -> i64 {
 
 /// Decides what is due of a lease at `now`. An operator that released it in time is alive, and has a whole hold to settle
 /// it by itself. Pure.
-pub(super) fn due(order: &Order, lease: &Lease, now: i64, grace_s: i64, hold_s: i64) -> Due {
-    let late = over_at(order).saturating_add(grace_s);
+pub(super) fn due(order: &Order, lease: &Lease, now: i64, times: Times) -> Due {
+    let late = over_at(order).saturating_add(times.grace);
+    let stalled = lease.released_at.saturating_add(times.stall).saturating_add(times.turn);
     if !order.is_over(now) || now < late {
         Due::Nothing
     } else if lease.devices_live > 0 {
         Due::Release
-    } else if lease.released_at < late && now < late.saturating_add(hold_s).saturating_add(grace_s) {
+    } else if lease.released_at < late && now < late.saturating_add(times.hold).saturating_add(times.grace) {
         Due::Nothing
+    } else if lease.flags & LEASE_FINAL != 0 || lease.start == 0 || now >= stalled {
+        // A lease that never got a clock has nothing to attest.
+        Due::Close
     } else {
         Due::Settle
     }
 }
 
-/// Grace and hold, in seconds.
-fn times(control: &Control) -> Option<(i64, i64)> {
-    let hold_s = control.market.snapshot()?.network.epoch_hold_s;
-    Some((i64::from(control.config.orphan_grace_s), i64::from(hold_s)))
+fn times(control: &Control, order: &Address) -> Option<Times> {
+    let market = control.market.snapshot()?;
+    let grace = i64::from(control.config.orphan_grace_s);
+    let turn = turn_s(&control.keys.node.public(), order, grace);
+    Some(Times { grace, hold: i64::from(market.network.epoch_hold_s), stall: i64::from(market.network.stall_s), turn })
+}
+
+/// After how many of `among` seconds it is an operator's turn to do for an order what all operators may do. Pure; even over
+/// operators, the same for each at every run.
+pub(super) fn turn_s(node: &PublicKey, order: &Address, among: i64) -> i64 {
+    let hash = Digest::of(&[node.0, order.0].concat()).0;
+    let number = u64::from_le_bytes(std::array::from_fn(|at| hash[at]));
+    let among = u64::try_from(among.max(1)).unwrap_or(1);
+    i64::try_from(number % among).unwrap_or_default()
 }
 
 /// Whether no open job of this operator runs under an order.
@@ -77,18 +112,18 @@ pub(super) struct Attestable {
 /// What this operator attests in the place of one that is gone. A lease of which it saw nothing is left alone: somebody
 /// else may have.
 pub(super) async fn attestable(control: &Control, now: i64) -> anyhow::Result<Vec<Attestable>> {
-    let Some((grace_s, hold_s)) = times(control) else { return Ok(Vec::new()) };
     let mut found = Vec::new();
     for address in control.store.stray_orders().await? {
         if !is_nobodys(control, &address).await? {
             continue;
         }
+        let Some(times) = times(control, &address) else { return Ok(Vec::new()) };
         let Some(order) = chain::order(control, &address).await? else { continue };
         let strays = control.store.strays_of(&address).await?;
         let mut leases = chain::leases(control, &address).await?;
         leases.retain(|(lease_at, lease)| {
             let seen = strays.iter().any(|stray| stray.lease == *lease_at);
-            seen && due(&order, lease, now, grace_s, hold_s) == Due::Settle
+            seen && due(&order, lease, now, times) == Due::Settle
         });
         if !leases.is_empty() {
             found.push(Attestable { leases, strays });
@@ -101,34 +136,35 @@ pub(super) struct Orphans {
     control: Arc<Control>,
     /// When the chain's orders were last looked through.
     scanned: Option<UnixMs>,
+    /// When leases of orders were last lengthened, by order.
+    followed: BTreeMap<Address, UnixMs>,
 }
 
 impl Orphans {
     pub(super) fn new(control: &Arc<Control>) -> Self {
-        Self { control: Arc::clone(control), scanned: None }
+        Self { control: Arc::clone(control), scanned: None, followed: BTreeMap::new() }
     }
 
     async fn step(&self, address: &Address, order: &Order, now: i64) -> anyhow::Result<()> {
         let control = &self.control;
-        let Some((grace_s, hold_s)) = times(control) else { return Ok(()) };
+        let Some(times) = times(control, address) else { return Ok(()) };
         if !is_nobodys(control, address).await? {
             return Ok(());
         }
         let leases = chain::leases(control, address).await?;
-        let is_due = |lease: &Lease, what| due(order, lease, now, grace_s, hold_s) == what;
+        let is_due = |lease: &Lease, what| due(order, lease, now, times) == what;
         if leases.iter().any(|(_, lease)| is_due(lease, Due::Release)) {
             return self.release(address).await;
         }
-        for (at, lease) in leases.iter().filter(|(_, lease)| is_due(lease, Due::Settle)) {
-            // A lease that never got a clock has nothing to attest.
-            if lease.flags & LEASE_FINAL != 0 || lease.start == 0 {
-                self.told(chain::close_lease(control, *address, at, lease).await?);
-            } else {
-                self.settle(address, at, lease).await?;
+        for (at, lease) in &leases {
+            match due(order, lease, now, times) {
+                Due::Close => self.told(chain::close_lease(control, *address, at, lease).await?),
+                Due::Settle => self.settle(address, at, lease).await?,
+                Due::Release | Due::Nothing => {}
             }
         }
-        let late = over_at(order).saturating_add(2 * grace_s).saturating_add(hold_s);
-        if order.leases_open > 0 || now < late {
+        let late = over_at(order).saturating_add(2 * times.grace).saturating_add(times.hold);
+        if order.leases_open > 0 || now < late.saturating_add(times.turn) {
             return Ok(());
         }
         if order.fees > 0 {
@@ -137,6 +173,18 @@ impl Orphans {
         }
         self.told(chain::close_order(control, *address, order).await?);
         Ok(())
+    }
+
+    async fn lengthen(&mut self, address: &Address, order: &Order, now: i64) -> anyhow::Result<()> {
+        if self.followed.contains_key(address) {
+            return Ok(());
+        }
+        let done = extension::in_the_last_minute(&self.control, address, order, now).await;
+        // What failed may have been sent.
+        if !matches!(done, Ok(false)) {
+            self.followed.insert(*address, self.control.now());
+        }
+        done.map(drop)
     }
 
     fn told(&self, sent: Sent) {
@@ -157,11 +205,9 @@ impl Orphans {
     /// earlier that reaches as far anyone could close the lease.
     async fn settle(&self, order: &Address, at: &Address, lease: &Lease) -> anyhow::Result<()> {
         let control = &self.control;
-        let Some(epoch) = settlement::newest_out_of_hold(control, at).await? else { return Ok(()) };
-        let Some((index, leaf, path)) = leaves::find(&epoch, at) else { return Ok(()) };
-        let last = leaf.flags & atoll_interface::merkle::FLAG_FINAL != 0 && lease.flags & LEASE_FINAL == 0;
-        if last && chain::epoch_pays(control, &epoch).await? {
-            self.told(chain::settle(control, *order, &epoch, index, &leaf, &path).await?);
+        let last = |leaf: &EpochLeaf| settlement::is_last(leaf, lease);
+        if let Some(found) = settlement::newest_that_pays(control, at, last).await? {
+            self.told(chain::settle(control, *order, &found.epoch, found.index, &found.leaf, &found.path).await?);
         }
         Ok(())
     }
@@ -190,14 +236,12 @@ impl Reconciler for Orphans {
         if rests || !self.control.links.is_home(Self::NAME) {
             return Ok(());
         }
+        self.followed.retain(|_, at| looks.since(*at) < FOLLOWED_FOR);
         let now = chain::time(&self.control).await?;
         for (address, order) in chain::orders(&self.control).await? {
             let runs = !order.is_over(now) && !order.is_stopped();
-            let done = if runs {
-                extension::in_the_last_minute(&self.control, &address, &order, now).await
-            } else {
-                self.step(&address, &order, now).await
-            };
+            let done =
+                if runs { self.lengthen(&address, &order, now).await } else { self.step(&address, &order, now).await };
             if let Err(error) = done {
                 tracing::warn!(order = %address, error = format!("{error:#}"), "an orphan's step failed; the next run retries");
             }
@@ -212,6 +256,8 @@ impl Reconciler for Orphans {
 mod tests {
     use super::*;
 
+    const TIMES: Times = Times { grace: 60, hold: 300, stall: 1_000, turn: 7 };
+
     /// Over at 2,000, with a lease of one device.
     fn order() -> (Order, Lease) {
         let (mut order, mut lease) = (Order::new(), Lease::new());
@@ -223,7 +269,7 @@ mod tests {
     #[test]
     fn an_operator_that_lives_is_left_its_time() {
         let (order, mut lease) = order();
-        let due = |lease: &Lease, now| due(&order, lease, now, 60, 300);
+        let due = |lease: &Lease, now| due(&order, lease, now, TIMES);
         assert_eq!(due(&lease, 1_999), Due::Nothing);
         assert_eq!(due(&lease, 2_059), Due::Nothing);
         assert_eq!(due(&lease, 2_060), Due::Release, "nobody released it");
@@ -235,6 +281,27 @@ mod tests {
         // Released late, so by somebody else: nobody settles it.
         lease.released_at = 2_061;
         assert_eq!(due(&lease, 2_062), Due::Settle);
+        lease.flags |= LEASE_FINAL;
+        assert_eq!(due(&lease, 2_062), Due::Close);
+    }
+
+    #[test]
+    fn what_nobody_attested_is_closed_in_ones_turn_once_the_program_waits_no_longer() {
+        let (order, mut lease) = order();
+        (lease.devices_live, lease.released_at) = (0, 2_061);
+        let due = |now| due(&order, &lease, now, TIMES);
+        assert_eq!(due(2_061 + 1_000 + 6), Due::Settle);
+        assert_eq!(due(2_061 + 1_000 + 7), Due::Close);
+    }
+
+    #[test]
+    fn turns_are_spread_and_stay() {
+        let turn = |node: u8, order: u8| turn_s(&PublicKey([node; 32]), &PublicKey([order; 32]), 60);
+        let turns: std::collections::BTreeSet<i64> = (0..100).map(|node| turn(node, 1)).collect();
+        assert!(turns.len() > 40 && turns.iter().all(|turn| (0..60).contains(turn)), "{turns:?}");
+        assert_eq!(turn(3, 1), turn(3, 1));
+        assert!((0..10).any(|order| turn(3, order) != turn(3, 1)), "another one is first for another order");
+        assert_eq!(turn_s(&PublicKey([1; 32]), &PublicKey([1; 32]), 0), 0);
     }
 
     #[test]
@@ -242,7 +309,8 @@ mod tests {
         let mut order = Order::new();
         order.fill_by = 500;
         let lease = Lease::new();
-        assert_eq!(due(&order, &lease, 559, 60, 0), Due::Nothing);
-        assert_eq!(due(&order, &lease, 700, 60, 0), Due::Settle);
+        let times = Times { hold: 0, ..TIMES };
+        assert_eq!(due(&order, &lease, 559, times), Due::Nothing);
+        assert_eq!(due(&order, &lease, 700, times), Due::Close, "it has nothing to attest");
     }
 }

@@ -96,13 +96,7 @@ impl Placements {
         }
         for slot in chain::live_slots(&self.control, job).await? {
             if gone.iter().any(|pod| pod.lease == slot.lease && pod.at == slot.at) {
-                // A lease that did not go along with its order is over, and its worker at no fault.
-                let released = if slot.end != 0 && now >= slot.end {
-                    chain::release_expired(&self.control, job, &slot).await?
-                } else {
-                    chain::release(&self.control, job, &slot, ReleaseReason::Lost).await?
-                };
-                if released != Sent::Confirmed {
+                if chain::release(&self.control, job, &slot, ReleaseReason::Lost, now).await? != Sent::Confirmed {
                     continue;
                 }
                 let message = format!("lease of {} released at its last served second", slot.worker);

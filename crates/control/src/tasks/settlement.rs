@@ -18,12 +18,18 @@ use atoll_interface::network::epoch_at;
 
 use super::{Reconciler, for_each_job, pods};
 use crate::app::chain::{self, Sent};
-use crate::app::{extension, job, kept, leaves, receipt};
+use crate::app::{job, kept, leaves, receipt, taken};
 use crate::control::Control;
-use crate::store::rows::{Epoch, EpochLeaf, Job, LeaseRecord, Pod};
+use crate::store::rows::{Epoch, EpochLeaf, Job, JobNow, LeaseRecord, Pod};
 
 /// How long pods are waited for after the command's end. A worker stops one in well under a second.
 const STOP_MAX: Duration = Duration::from_secs(10);
+/// How many epochs back a root that pays is looked for. On Solana a root is final some 13 s after its vote: three epochs of
+/// the shortest length in use, 5 s.
+const EPOCHS_BACK: usize = 8;
+/// How long after the command's end a receipt waits, with everything paid, for extensions that are not known yet: what is
+/// on its way becomes final within a quarter of it, and `history` has looked twice by then.
+const EXTENSIONS_MAX: Duration = Duration::from_secs(60);
 
 pub(super) struct Settlements {
     control: Arc<Control>,
@@ -37,7 +43,7 @@ impl Settlements {
     async fn step(&self, mut found: Job) -> anyhow::Result<()> {
         let control = &self.control;
         if let Some(order) = chain::order(control, &found.order).await? {
-            found = extension::note(control, found, &order).await?;
+            found = taken::note(control, found, &order).await?;
             let leases = chain::leases(control, &found.order).await?;
             found = self.note_new(found, &order, &leases).await?;
             for (address, lease) in &leases {
@@ -124,14 +130,13 @@ impl Settlements {
     /// Books the newest leaf of a lease whose root is out of its hold. What a last leaf says is written down first: with
     /// it booked, anyone may close the lease.
     async fn settle(&self, found: Job, order: &Order, address: &Address, lease: &Lease) -> anyhow::Result<Job> {
-        let Some(epoch) = newest_out_of_hold(&self.control, address).await? else { return Ok(found) };
-        let Some((index, leaf, path)) = leaves::find(&epoch, address) else { return Ok(found) };
-        let last = leaf.flags & FLAG_FINAL != 0 && lease.flags & LEASE_FINAL == 0;
         // Once released only the last leaf is booked: on an earlier one that reaches as far, anyone could close the lease.
-        let news = leaf.device_seconds > lease.device_seconds_paid && lease.devices_live > 0;
-        if !(news || last) || !chain::epoch_pays(&self.control, &epoch).await? {
+        let is_news = |leaf: &EpochLeaf| leaf.device_seconds > lease.device_seconds_paid && lease.devices_live > 0;
+        let wanted = |leaf: &EpochLeaf| is_news(leaf) || is_last(leaf, lease);
+        let Some(Payable { epoch, index, leaf, path }) = newest_that_pays(&self.control, address, wanted).await? else {
             return Ok(found);
-        }
+        };
+        let last = is_last(&leaf, lease);
         let found = if last { self.note(found, order, (address, lease), Some((&epoch, &leaf))).await? } else { found };
         if chain::settle(&self.control, &found, &epoch, index, &leaf, &path).await? == Sent::Confirmed {
             self.control.wake.signal();
@@ -165,12 +170,13 @@ impl Settlements {
             return if chain::order_is_closed(control, &found).await? { self.finish(&found).await } else { Ok(()) };
         };
         if order.devices_live > 0 {
+            let now = chain::time(control).await?;
             for slot in chain::live_slots(control, &found).await? {
                 let lost = all
                     .iter()
                     .any(|pod| pod.lease == slot.lease && pod.at == slot.at && found.now.gone.contains(&pod.id));
                 let reason = if lost { ReleaseReason::Lost } else { ReleaseReason::Done };
-                if chain::release(control, &found, &slot, reason).await? == Sent::Confirmed {
+                if chain::release(control, &found, &slot, reason, now).await? == Sent::Confirmed {
                     control.wake.signal();
                 }
             }
@@ -183,7 +189,8 @@ impl Settlements {
     }
 
     async fn close_order(&self, found: &Job, order: &Order) -> anyhow::Result<()> {
-        let found = &job::change(&self.control, found, |now| now.terms = Some(chain::terms(order))).await?;
+        let noted = |now: &mut JobNow| (now.terms, now.extended_s) = (Some(chain::terms(order)), order.extended_s);
+        let found = &job::change(&self.control, found, noted).await?;
         if order.fees > 0 && chain::collect_fees(&self.control, found, order).await? != Sent::Confirmed {
             return Ok(());
         }
@@ -195,6 +202,10 @@ impl Settlements {
 
     /// The order is closed: everything is paid. Writes the receipt, then the final state.
     async fn finish(&self, found: &Job) -> anyhow::Result<()> {
+        let waits = self.control.now().since(found.now.since) < EXTENSIONS_MAX;
+        if taken::missing_s(&found.now) > 0 && waits {
+            return Ok(());
+        }
         receipt::write(&self.control, found).await?;
         self.control.store.devices_unreserve(found.id).await?;
         let outcome = found.now.outcome.unwrap_or(JobOutcome::Failed);
@@ -203,16 +214,42 @@ impl Settlements {
     }
 }
 
-/// The newest epoch with a leaf of this lease that can be out of its hold by now. The latest of all is not asked for:
-/// where the hold is longer than an epoch, there is always a later one.
-pub(super) async fn newest_out_of_hold(control: &Control, lease: &Address) -> anyhow::Result<Option<Epoch>> {
+/// Whether a leaf is the last of its lease, which does not have it yet.
+pub(super) const fn is_last(leaf: &EpochLeaf, lease: &Lease) -> bool {
+    leaf.flags & FLAG_FINAL != 0 && lease.flags & LEASE_FINAL == 0
+}
+
+/// A leaf whose root pays.
+pub(super) struct Payable {
+    pub(super) epoch: Epoch,
+    pub(super) index: u32,
+    pub(super) leaf: EpochLeaf,
+    pub(super) path: Vec<[u8; 32]>,
+}
+
+/// The newest leaf of this lease whose root pays, as long as `wanted` picks those that are newer as well. Where hold or
+/// finality are longer than an epoch, there is always a newer one whose root does not pay yet.
+pub(super) async fn newest_that_pays(
+    control: &Control,
+    lease: &Address,
+    wanted: impl Fn(&EpochLeaf) -> bool,
+) -> anyhow::Result<Option<Payable>> {
     let Some(market) = control.market.snapshot() else { return Ok(None) };
     let facts = &market.network;
     let then = chain::time(control).await?.saturating_sub(i64::from(facts.epoch_hold_s));
-    let Some(over) = epoch_at(then, facts.epoch_zero, facts.epoch_s).and_then(|at| at.checked_sub(1)) else {
-        return Ok(None);
-    };
-    Ok(control.store.epoch_with_lease_up_to(lease, over).await?)
+    let mut over = epoch_at(then, facts.epoch_zero, facts.epoch_s);
+    for _ in 0..EPOCHS_BACK {
+        let Some(up_to) = over.and_then(|at| at.checked_sub(1)) else { return Ok(None) };
+        let Some(epoch) = control.store.epoch_with_lease_up_to(lease, up_to).await? else { return Ok(None) };
+        let Some((index, leaf, path)) = leaves::find(&epoch, lease).filter(|(_, leaf, _)| wanted(leaf)) else {
+            return Ok(None);
+        };
+        if chain::epoch_pays(control, &epoch).await? {
+            return Ok(Some(Payable { epoch, index, leaf, path }));
+        }
+        over = Some(epoch.index);
+    }
+    Ok(None)
 }
 
 /// What the chain says of a lease now. Slots and workers stay those it was made with.

@@ -10,8 +10,8 @@ use serde_json::json;
 
 use crate::whole::{Case, Gate, Net, Way, until};
 
-/// A job of one device, not submitted, at an operator that reaches the chain through a gate.
-async fn network(devices: u8) -> (Net, crate::whole::Operator, Vec<crate::whole::Hand>, Gate) {
+/// An operator that reaches the chain through a gate, with workers of one device each.
+pub(crate) async fn network(devices: u8) -> (Net, crate::whole::Operator, Vec<crate::whole::Hand>, Gate) {
     let net = Net::start().await;
     let gate = net.gate().await;
     let mut operator = net.operator(1, "0/1").await;

@@ -176,8 +176,8 @@ impl Store for Dying {
     async fn chain_txs_pending(&self) -> Result<Vec<ChainTx>> {
         lives(self.0.chain_txs_pending()).await
     }
-    async fn chain_tx_state(&self, signature: &str, state: ChainTxState, error: &str) -> Result<()> {
-        survives(self.0.chain_tx_state(signature, state, error)).await
+    async fn chain_tx_state(&self, signature: &str, state: ChainTxState, error: &str, told: &[Event]) -> Result<()> {
+        survives(self.0.chain_tx_state(signature, state, error, told)).await
     }
     async fn chain_tx_gone(&self, signature: &str) -> Result<()> {
         survives(self.0.chain_tx_gone(signature)).await

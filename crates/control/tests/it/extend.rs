@@ -14,7 +14,7 @@ use crate::rig::{new_key, now};
 use crate::whole::{Draft, Hand, Net, Operator, PURSE, until};
 
 /// A network with so many machines, all linked to so many operators.
-async fn network(hands: u8, operators: u8) -> (Net, Vec<Operator>, Vec<Hand>) {
+pub(crate) async fn network(hands: u8, operators: u8) -> (Net, Vec<Operator>, Vec<Hand>) {
     let net = Net::start().await;
     let mut all = Vec::new();
     for n in 0..operators {
@@ -37,7 +37,13 @@ async fn network(hands: u8, operators: u8) -> (Net, Vec<Operator>, Vec<Hand>) {
     (net, all, linked)
 }
 
-async fn running(net: &Net, operator: &Operator, client: &Client, devices: u32, seconds: u32) -> (Draft, JobId) {
+pub(crate) async fn running(
+    net: &Net,
+    operator: &Operator,
+    client: &Client,
+    devices: u32,
+    seconds: u32,
+) -> (Draft, JobId) {
     let draft = net.draft(operator, devices, seconds).await;
     let job = net.submit(client, &draft, 1).await.job;
     operator.wait_state(job, JobState::Running).await;
@@ -73,12 +79,12 @@ pub(crate) async fn ask(
     }
 }
 
-async fn leases(net: &Net, order: &PublicKey) -> Vec<Lease> {
+pub(crate) async fn leases(net: &Net, order: &PublicKey) -> Vec<Lease> {
     net.market().leases_of(&Address(order.0)).await.unwrap().into_iter().map(|it| it.value).collect()
 }
 
 /// Waits until every lease with devices ends with its order, which ends `seconds` after `before`.
-async fn all_follow(net: &Net, order: &PublicKey, before: i64, seconds: u32) {
+pub(crate) async fn all_follow(net: &Net, order: &PublicKey, before: i64, seconds: u32) {
     until("all leases follow", || async {
         let end = net.order(order).await.unwrap().end;
         end == before + i64::from(seconds) && leases(net, order).await.iter().all(|lease| lease.end == end)
@@ -86,11 +92,11 @@ async fn all_follow(net: &Net, order: &PublicKey, before: i64, seconds: u32) {
     .await;
 }
 
-async fn chain_now(net: &Net) -> i64 {
+pub(crate) async fn chain_now(net: &Net) -> i64 {
     net.rpc.clock().await.unwrap().unix_timestamp
 }
 
-async fn end_of(net: &Net, order: &PublicKey) -> i64 {
+pub(crate) async fn end_of(net: &Net, order: &PublicKey) -> i64 {
     let mut order = net.order(order).await.unwrap();
     order.ripen(chain_now(net).await);
     order.end
@@ -110,10 +116,8 @@ async fn a_job_outlives_its_old_end_is_charged_once_and_its_receipt_says_what_le
     assert_eq!((&again.transaction, again.escrow), (&first.transaction, first.escrow));
     let code = |refused: Result<ExtensionView, ErrorBody>| refused.unwrap_err().code;
     all_follow(&net, &draft.order, before, 600).await;
-    assert_eq!(
-        ask(&net, &client, &draft.order, &transaction, "longer", 4).await.unwrap().state,
-        ExtensionState::Confirmed
-    );
+    let again = || async { ask(&net, &client, &draft.order, &transaction, "longer", 4).await.unwrap() };
+    until("it is written down", || async { again().await.state == ExtensionState::Confirmed }).await;
     assert_eq!(code(ask(&net, &client, &draft.order, &transaction, "other", 5).await), "idempotency_key_reused");
     let more = signed(&net, &draft.order, 60).await;
     assert_eq!(code(ask(&net, &client, &draft.order, &more, "longer", 6).await), "idempotency_key_reused");
@@ -273,16 +277,17 @@ async fn an_order_whose_operator_is_gone_is_lengthened_through_the_other_one_and
     one.kill().await;
     let before = end_of(&net, &draft.order).await;
     let theirs = other.client(&net).await;
-    let transaction = signed(&net, &draft.order, 30).await;
+    let transaction = signed(&net, &draft.order, 60).await;
     let taken = ask(&net, &theirs, &draft.order, &transaction, "longer", 2).await.unwrap();
-    assert_eq!(taken.added_s, 30);
-    all_follow(&net, &draft.order, before, 30).await;
+    assert_eq!(taken.added_s, 60);
+    all_follow(&net, &draft.order, before, 60).await;
     let escrow = net.order(&draft.order).await.unwrap().escrow_initial;
     // Another node of it than the one that was asked goes on as well.
     other.kill().await;
     other.start().await;
     until("the old end is over", || async { chain_now(&net).await > before + 3 }).await;
     assert_eq!(net.machines.running().len(), 2, "pods run on without their operator");
+    until("most of the added time is over", || async { chain_now(&net).await > before + 40 }).await;
     until("the order is closed", || async { net.order(&draft.order).await.is_none() }).await;
     assert!(net.machines.running().is_empty(), "pods ended with their leases");
     let rate = 50_000 * 1_000_000_000 / 250_000 / 3600;

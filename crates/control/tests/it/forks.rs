@@ -132,6 +132,19 @@ async fn each_step_that_was_confirmed_is_taken_back_once_and_asked_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_was_served_is_booked_while_it_runs_though_finality_takes_longer_than_an_epoch() {
+    let (net, operator, hands) = network().await;
+    // Ten seconds, and epochs are of four.
+    net.misbehave(json!({ "finality": { "confirmedSlots": CONFIRMED, "finalizedSlots": 25 } })).await;
+    let draft = net.draft(&operator, 1, 3600).await;
+    let case = Case::submitted(net, operator, hands, draft).await;
+    case.runs().await;
+    case.settled_some().await;
+    let body = case.finish().await;
+    assert!(body.money.paid.0 > 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn an_order_that_a_fork_takes_back_is_sent_again_while_it_can_land_and_costs_nothing_when_it_cannot() {
     let (net, operator, hands) = network().await;
     // Signed for a block that stays: the same bytes land again.

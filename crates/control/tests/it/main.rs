@@ -9,6 +9,7 @@ mod away;
 mod disk;
 mod dying;
 mod extend;
+mod extend_amiss;
 mod forks;
 mod fuzz;
 mod http;

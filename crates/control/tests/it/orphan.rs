@@ -77,6 +77,36 @@ async fn an_operator_vanishes_and_its_cluster_is_settled_by_the_other_s_node() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_lease_of_which_no_operator_saw_anything_is_closed_once_the_program_waits_no_longer() {
+    let net = Net::start().await;
+    let (mut one, other) = (net.operator(1, "0/2").await, net.operator(2, "1/2").await);
+    let hand = net.hand(1).await;
+    hand.link(&one);
+    until("the worker is linked", || async {
+        let offered = one.control().market.snapshot().is_some_and(|view| view.offers.len() == 1);
+        offered && one.control().links.is_linked(hand.id())
+    })
+    .await;
+    let draft = net.draft(&one, 1, 3600).await;
+    let job = net.submit(&one.client(&net).await, &draft, 1).await.job;
+    one.wait_state(job, JobState::Running).await;
+    // Operator and machine are gone before any of it was booked, and nobody else was linked.
+    one.kill().await;
+    hand.die().await;
+    let paid = net.market().leases_of(&Address(draft.order.0)).await.unwrap()[0].value.device_seconds_paid;
+    net.clock.pass(std::time::Duration::from_secs(3600));
+    until("the other one releases it", || async { net.order(&draft.order).await.unwrap().devices_live == 0 }).await;
+    assert_eq!(net.market().leases_of(&Address(draft.order.0)).await.unwrap().len(), 1, "it waits for who saw more");
+    net.clock.pass(std::time::Duration::from_secs(7 * 86_400));
+    until("the order is closed", || async { net.order(&draft.order).await.is_none() }).await;
+    let rate = 50_000 * 1_000_000_000 / 250_000 / 3600;
+    let spent = PURSE - net.balance(net.renters()).await;
+    assert!(spent <= paid * rate * 101 / 100 + 1, "{spent} is spent for {paid} s");
+    assert_eq!(net.tokens_everywhere().await, net.supply().await);
+    assert!(other.control().store.stray_orders().await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn two_operators_share_one_attestor_key_and_never_vote_for_two_roots_of_an_epoch() {
     let (net, one, other, _hands) = two().await;
     let (first, second) = (net.draft(&one, 1, 3600).await, net.draft(&other, 1, 3600).await);

@@ -67,6 +67,7 @@ pub(crate) fn network() -> NetworkFacts {
         epoch_zero: 0,
         epoch_s: 5,
         epoch_hold_s: 2,
+        stall_s: 60,
         fill_s_max: 600,
         attestor_owners: 1,
         seats: vec![],

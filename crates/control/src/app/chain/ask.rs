@@ -15,12 +15,12 @@ use atoll_interface::{Hashes, NO_ADDRESS};
 
 use super::super::leaves;
 use super::super::market::MarketView;
-use super::outbox::{self, Sent, node_key, submit};
+use super::outbox::{self, Sent, Standing, node_key, submit};
 use super::read::{self, LiveSlot};
 use super::{at, page_of};
 use crate::control::Control;
 use crate::store::StoreError;
-use crate::store::rows::{ChainTx, ChainTxState, Epoch, EpochLeaf, Job};
+use crate::store::rows::{ChainTx, ChainTxState, Epoch, EpochLeaf, Event, Job};
 
 /// How many blocks a renter's transaction is waited for, counted from when it was accepted: the 150 that a blockhash
 /// lives, and 50 more for nodes that lag behind one another.
@@ -147,12 +147,20 @@ pub async fn fill(control: &Control, job: &Job, group: &Group) -> anyhow::Result
     submit(control, fill_key(job, &order), Some(job.id), &[fill], &[&node]).await
 }
 
-/// Gives one slot of a lease back. A slot is leased once in a lease's life, so once is for ever.
+/// Gives one slot of a lease back at `now`, Unix seconds of the chain. A slot is leased once in a lease's life, so once is
+/// for ever. What its lease outlived is no fault of its worker's, whatever its pod said then.
 ///
 /// # Errors
 /// When store or chain fail.
-pub async fn release(control: &Control, job: &Job, slot: &LiveSlot, reason: ReleaseReason) -> anyhow::Result<Sent> {
+pub async fn release(
+    control: &Control,
+    job: &Job,
+    slot: &LiveSlot,
+    reason: ReleaseReason,
+    now: i64,
+) -> anyhow::Result<Sent> {
     let reason = match reason {
+        _ if slot.end != 0 && now >= slot.end => Reason::Expired,
         ReleaseReason::Lost => Reason::Lost,
         ReleaseReason::Leave => Reason::Leave,
         ReleaseReason::Done | ReleaseReason::Stopped => Reason::Done,
@@ -388,7 +396,7 @@ pub async fn extension_known(
     control.store.chain_tx(&extension_key(order, idempotency_key)).await
 }
 
-/// Writes the renter's own transaction down; gives the one that stands under its key, and whether that is this one, new.
+/// Writes the renter's own transaction down; gives the one that stands under its key.
 ///
 /// # Errors
 /// When store or chain fail; `Conflict` when these bytes were written down before and are over, or under another key.
@@ -397,22 +405,30 @@ pub async fn keep_extension(
     of: For,
     idempotency_key: &str,
     bytes: &[u8],
-) -> anyhow::Result<(ChainTx, bool)> {
+) -> anyhow::Result<ChainTx> {
     let transaction = SignedTransaction::from_bytes(bytes.to_vec())?;
     let last_valid_height = control.rpc.block_height().await?.saturating_add(RENTERS_BLOCKS);
     let key = extension_key(&of.order, idempotency_key);
     let row = outbox::row(control, key, of.job, &transaction, last_valid_height);
-    let kept = control.store.chain_tx_put(&row).await?;
-    let fresh = kept == row;
-    Ok((kept, fresh))
+    Ok(control.store.chain_tx_put(&row).await?)
 }
 
-/// Sends a renter's extension and looks what became of it; `fresh` when it was never sent before.
+/// Sends a renter's extension and looks what became of it. When that is known for good, it is written down together with
+/// what `tell` makes of it for the job's events.
 ///
 /// # Errors
 /// When store or chain fail: then nothing is known, and it is asked again.
-pub async fn send_extension(control: &Control, row: &ChainTx, fresh: bool) -> anyhow::Result<Sent> {
-    outbox::follow(control, row, fresh).await
+pub async fn send_extension(
+    control: &Control,
+    row: &ChainTx,
+    tell: impl FnOnce(&Sent) -> Option<Event> + Send,
+) -> anyhow::Result<Standing> {
+    let standing = outbox::relay(control, row).await?;
+    if let Some((state, error)) = outbox::fate(&standing.sent) {
+        let told: Vec<Event> = tell(&standing.sent).into_iter().collect();
+        control.store.chain_tx_state(&row.signature, state, error, &told).await?;
+    }
+    Ok(standing)
 }
 
 /// Moves a lease's end to its order's, `end`: once for each end.

@@ -13,7 +13,7 @@ pub use ask::{
     extension_order, fill, fill_under_way, groups, is_extension, keep_extension, next_epoch, post_epoch, release,
     release_expired, renters_executed, renters_landed, send_extension, send_renters, settle,
 };
-pub use outbox::Sent;
+pub use outbox::{Sent, Standing};
 pub use read::{
     LiveSlot, active_slots, lease, leases, live_slots, live_slots_of, order, order_is_closed, orders, page_of,
     read_market, shorter_leases, terms, time,

@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use atoll_chain::rpc::{Commitment, ConfirmError};
-use atoll_chain::{Hash, Instruction, Keypair, RpcError, SignedTransaction, transaction};
+use atoll_chain::{FailureKind, Hash, Instruction, Keypair, RpcError, SignedTransaction, transaction};
 
 use crate::control::Control;
 use crate::store::rows::{ChainTx, ChainTxState};
@@ -165,7 +165,9 @@ async fn hand_over(control: &Control, row: &ChainTx, fresh: bool) -> anyhow::Res
     let transaction = SignedTransaction::from_bytes(row.bytes.clone())?;
     let refused = match control.rpc.send(&transaction).await {
         Ok(()) => None,
-        // A trial run failed: for what it asks, or because the node saw it before, or has not seen its blockhash yet.
+        // Another node of this store may have handed it over meanwhile.
+        Err(RpcError::Failed(failure)) if failure.kind == FailureKind::AlreadyProcessed => None,
+        // A trial run failed: for what it asks, or because the node has not seen its blockhash yet.
         Err(RpcError::Failed(failure)) => Some(failure.to_string()),
         Err(RpcError::Refused { message, .. }) => {
             tracing::debug!(key = row.key, message, "the node does not take the transaction; its status tells");
@@ -190,14 +192,59 @@ async fn hand_over(control: &Control, row: &ChainTx, fresh: bool) -> anyhow::Res
     }
 }
 
-pub(super) async fn remember(control: &Control, signature: &str, sent: &Sent) -> anyhow::Result<()> {
-    let (state, error) = match sent {
-        Sent::Waiting => return Ok(()),
-        Sent::Confirmed => (ChainTxState::Confirmed, ""),
-        Sent::Failed(reason) => (ChainTxState::Failed, reason.as_str()),
-        Sent::Expired => (ChainTxState::Expired, ""),
+/// Brings a renter's own signed transaction to the chain and looks what became of it; `said` is what a trial run had
+/// against it. Whoever has the bytes may have handed them over as well, and nobody here may sign others in their place: so
+/// only the chain says what became of them, in a state that no fork takes back. Until then they are sent again and again.
+pub(super) async fn relay(control: &Control, row: &ChainTx) -> anyhow::Result<Standing> {
+    let transaction = SignedTransaction::from_bytes(row.bytes.clone())?;
+    let shows = control.rpc.status(&transaction.signature()).await?.is_some_and(|status| status.error.is_none());
+    let said = if shows { None } else { trial(control, row, &transaction).await? };
+    let settled = control.rpc.at(Commitment::Finalized);
+    let sent = match settled.confirm(&transaction, row.last_valid_height, Duration::ZERO).await {
+        Ok(_) => Sent::Confirmed,
+        Err(ConfirmError::Failed { failure, .. }) => Sent::Failed(failure.to_string()),
+        Err(ConfirmError::Expired { .. }) => Sent::Expired,
+        Err(ConfirmError::Deadline { .. }) => Sent::Waiting,
+        Err(error) => return Err(error.into()),
     };
-    control.store.chain_tx_state(signature, state, error).await?;
+    Ok(Standing { sent, said })
+}
+
+/// What became so far of a transaction that somebody else signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// What the chain says.
+    pub sent: Sent,
+    /// Why a node does not take it now, in words.
+    pub said: Option<String>,
+}
+
+/// Hands a transaction over; gives what the node's trial run has against it.
+async fn trial(control: &Control, row: &ChainTx, transaction: &SignedTransaction) -> anyhow::Result<Option<String>> {
+    match control.rpc.send(transaction).await {
+        Ok(()) => Ok(None),
+        Err(RpcError::Failed(failure)) => Ok(Some(failure.to_string())),
+        Err(RpcError::Refused { message, .. }) => {
+            tracing::debug!(key = row.key, message, "the node does not take the transaction; its status tells");
+            Ok(Some(message))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What is written of a transaction's fate; none while it is open.
+pub(super) fn fate(sent: &Sent) -> Option<(ChainTxState, &str)> {
+    match sent {
+        Sent::Waiting => None,
+        Sent::Confirmed => Some((ChainTxState::Confirmed, "")),
+        Sent::Failed(reason) => Some((ChainTxState::Failed, reason)),
+        Sent::Expired => Some((ChainTxState::Expired, "")),
+    }
+}
+
+pub(super) async fn remember(control: &Control, signature: &str, sent: &Sent) -> anyhow::Result<()> {
+    let Some((state, error)) = fate(sent) else { return Ok(()) };
+    control.store.chain_tx_state(signature, state, error, &[]).await?;
     Ok(())
 }
 

@@ -226,6 +226,7 @@ fn network(found: &Rows<Config, Seat>) -> NetworkFacts {
         epoch_zero: config.epoch_zero,
         epoch_s: config.epoch_s,
         epoch_hold_s: config.epoch_hold_s,
+        stall_s: config.stall_s,
         fill_s_max: config.fill_s_max,
         attestor_owners: u32::try_from(owners.len()).unwrap_or(u32::MAX),
         seats,

@@ -159,7 +159,7 @@ async fn all_operations(store: &dyn Store) -> Vec<String> {
         command_answer(commands[0].worker, commands[0].id, &answer);
         chain_tx_put(&transaction);
         chain_tx_put(&chain_tx("fill/1", 2, Some(job.id)));
-        chain_tx_state(&transaction.signature, ChainTxState::Confirmed, "");
+        chain_tx_state(&transaction.signature, ChainTxState::Confirmed, "", &[event("taken")]);
         chain_tx_gone(&transaction.signature);
         epoch_put(&epoch);
         epoch_put(&epoch);

@@ -2,7 +2,7 @@
 
 use atoll_domain::key::{Address, Digest, PublicKey};
 
-use super::make::{NOW, accepted, chain_tx, id32, job_id, later};
+use super::make::{NOW, accepted, chain_tx, event, id32, job_id, later};
 use super::{Fresh, assert_conflict, assert_not_found};
 use crate::store::rows::{ChainTx, ChainTxState, Epoch, EpochLeaf};
 
@@ -14,14 +14,14 @@ pub(super) async fn a_key_has_one_live_transaction(at: &Fresh) {
     assert_eq!(store.chain_tx_put(&first).await.unwrap(), first);
     assert_eq!(store.chain_tx_put(&chain_tx("fill/b", 3, None)).await.unwrap().signature, "signature-3");
 
-    store.chain_tx_state("signature-1", ChainTxState::Expired, "").await.unwrap();
+    store.chain_tx_state("signature-1", ChainTxState::Expired, "", &[]).await.unwrap();
     // The same bytes cannot be tried again; new ones can.
     assert_conflict(store.chain_tx_put(&first).await, "transaction");
     assert_eq!(store.chain_tx_put(&second).await.unwrap(), second);
-    store.chain_tx_state("signature-2", ChainTxState::Failed, "slippage").await.unwrap();
+    store.chain_tx_state("signature-2", ChainTxState::Failed, "slippage", &[]).await.unwrap();
     let third = chain_tx("fill/a", 4, None);
     assert_eq!(store.chain_tx_put(&third).await.unwrap(), third);
-    store.chain_tx_state("signature-4", ChainTxState::Confirmed, "").await.unwrap();
+    store.chain_tx_state("signature-4", ChainTxState::Confirmed, "", &[]).await.unwrap();
     let confirmed = ChainTx { state: ChainTxState::Confirmed, ..third };
     assert_eq!(store.chain_tx_put(&chain_tx("fill/a", 5, None)).await.unwrap(), confirmed);
     assert_eq!(store.chain_tx("fill/a").await.unwrap(), Some(confirmed));
@@ -33,13 +33,13 @@ pub(super) async fn a_confirmed_transaction_that_is_gone_frees_its_key(at: &Fres
     let (first, second) = (chain_tx("fill/a", 1, None), chain_tx("fill/a", 2, None));
     store.chain_tx_put(&first).await.unwrap();
     assert_conflict(store.chain_tx_gone("signature-1").await, "transaction");
-    store.chain_tx_state("signature-1", ChainTxState::Confirmed, "").await.unwrap();
+    store.chain_tx_state("signature-1", ChainTxState::Confirmed, "", &[]).await.unwrap();
     store.chain_tx_gone("signature-1").await.unwrap();
     store.chain_tx_gone("signature-1").await.unwrap();
-    assert_conflict(store.chain_tx_state("signature-1", ChainTxState::Confirmed, "").await, "transaction");
+    assert_conflict(store.chain_tx_state("signature-1", ChainTxState::Confirmed, "", &[]).await, "transaction");
     assert_eq!(store.chain_tx("fill/a").await.unwrap().unwrap().state, ChainTxState::Expired);
     assert_eq!(store.chain_tx_put(&second).await.unwrap(), second);
-    store.chain_tx_state("signature-2", ChainTxState::Failed, "slippage").await.unwrap();
+    store.chain_tx_state("signature-2", ChainTxState::Failed, "slippage", &[]).await.unwrap();
     assert_conflict(store.chain_tx_gone("signature-2").await, "transaction");
     assert_not_found(store.chain_tx_gone("unknown").await, "transaction");
 }
@@ -50,16 +50,31 @@ pub(super) async fn what_became_of_a_transaction_is_final(at: &Fresh) {
     for (n, end) in (1..).zip(states) {
         let tx = chain_tx(&format!("key-{n}"), n, None);
         store.chain_tx_put(&tx).await.unwrap();
-        store.chain_tx_state(&tx.signature, ChainTxState::Pending, "still").await.unwrap();
-        store.chain_tx_state(&tx.signature, end, "zero\0").await.unwrap();
-        store.chain_tx_state(&tx.signature, end, "said again").await.unwrap();
+        store.chain_tx_state(&tx.signature, ChainTxState::Pending, "still", &[]).await.unwrap();
+        store.chain_tx_state(&tx.signature, end, "zero\0", &[]).await.unwrap();
+        store.chain_tx_state(&tx.signature, end, "said again", &[]).await.unwrap();
         for other in states.into_iter().chain([ChainTxState::Pending]).filter(|other| *other != end) {
-            assert_conflict(store.chain_tx_state(&tx.signature, other, "otherwise").await, "transaction");
+            assert_conflict(store.chain_tx_state(&tx.signature, other, "otherwise", &[]).await, "transaction");
         }
         let expected = ChainTx { state: end, error: "zero\u{fffd}".into(), ..tx.clone() };
         assert_eq!(store.chain_tx(&tx.key).await.unwrap(), Some(expected));
     }
-    assert_not_found(store.chain_tx_state("unknown", ChainTxState::Failed, "").await, "transaction");
+    assert_not_found(store.chain_tx_state("unknown", ChainTxState::Failed, "", &[]).await, "transaction");
+}
+
+pub(super) async fn what_became_of_a_transaction_is_told_once(at: &Fresh) {
+    let store = at.open().await;
+    let (_, job) = accepted(store.as_ref(), 1).await;
+    for tx in [chain_tx("a", 1, Some(job.id)), chain_tx("nobody's", 2, None)] {
+        store.chain_tx_put(&tx).await.unwrap();
+        let told = [event("was not lengthened")];
+        for _ in 0..2 {
+            store.chain_tx_state(&tx.signature, ChainTxState::Failed, "why", &told).await.unwrap();
+        }
+        assert_conflict(store.chain_tx_state(&tx.signature, ChainTxState::Expired, "", &told).await, "transaction");
+    }
+    let events = store.events(job.id, 0, 10).await.unwrap();
+    assert_eq!(events, [(1, event("accepted")), (2, event("was not lengthened"))]);
 }
 
 pub(super) async fn transactions_of_a_job_come_in_order(at: &Fresh) {
@@ -86,7 +101,7 @@ pub(super) async fn what_is_under_way_comes_in_order(at: &Fresh) {
         store.chain_tx_put(tx).await.unwrap();
     }
     for (tx, state) in txs[2..].iter().zip([ChainTxState::Confirmed, ChainTxState::Failed, ChainTxState::Expired]) {
-        store.chain_tx_state(&tx.signature, state, "").await.unwrap();
+        store.chain_tx_state(&tx.signature, state, "", &[]).await.unwrap();
     }
     assert_eq!(store.chain_txs_pending().await.unwrap(), txs[..2]);
 }

@@ -77,6 +77,7 @@ pub(super) fn job_now() -> JobNow {
         attempt_log_bytes: 0,
         terms: None,
         leases: Vec::new(),
+        extended_s: 60,
         extensions: Vec::new(),
         extensions_sought: None,
         left_behind: BTreeMap::from([(PublicKey(id32(9)), "asks more".into())]),

@@ -161,6 +161,7 @@ on_both_engines! {
     chain::a_key_has_one_live_transaction,
     chain::a_confirmed_transaction_that_is_gone_frees_its_key,
     chain::what_became_of_a_transaction_is_final,
+    chain::what_became_of_a_transaction_is_told_once,
     chain::transactions_of_a_job_come_in_order,
     chain::what_is_under_way_comes_in_order,
     chain::the_first_epoch_of_an_index_stays,

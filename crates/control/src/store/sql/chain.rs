@@ -3,7 +3,7 @@
 use atoll_domain::id::JobId;
 use atoll_domain::key::{Address, Digest};
 
-use super::super::rows::{ChainTx, ChainTxState, Epoch, EpochLeaf};
+use super::super::rows::{ChainTx, ChainTxState, Epoch, EpochLeaf, Event};
 use super::super::{Result, StoreError};
 use super::jobs;
 use super::tx::Tx;
@@ -65,7 +65,13 @@ pub(super) async fn pending(tx: &mut Tx<'_>) -> Result<Vec<ChainTx>> {
 }
 
 /// Ends a pending transaction. What became of it is final: saying it again is fine, saying otherwise a conflict.
-pub(super) async fn state(tx: &mut Tx<'_>, signature: &str, state: ChainTxState, error: &str) -> Result<()> {
+pub(super) async fn state(
+    tx: &mut Tx<'_>,
+    signature: &str,
+    state: ChainTxState,
+    error: &str,
+    told: &[Event],
+) -> Result<()> {
     let signature = Value::words(signature);
     let written = tx
         .execute(
@@ -74,7 +80,12 @@ pub(super) async fn state(tx: &mut Tx<'_>, signature: &str, state: ChainTxState,
         )
         .await?;
     if written == 1 {
-        return Ok(());
+        let row = tx.query_first("select job from chain_txs where signature = $1", &[signature]).await?;
+        let job = row.map(|row| row.read("transaction").opt_parsed()).transpose()?.flatten();
+        return match job {
+            Some(job) if !told.is_empty() => jobs::events_append(tx, job, told).await,
+            _ => Ok(()),
+        };
     }
     let row = tx.query_first("select state from chain_txs where signature = $1", &[signature]).await?;
     let stands = row.ok_or(StoreError::NotFound { what: "transaction" })?.read("transaction").text()?;

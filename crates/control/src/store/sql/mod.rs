@@ -244,11 +244,11 @@ impl<E: Engine> Store for Sql<E> {
         self.0.read((), |(), tx| Box::pin(chain::pending(tx))).await
     }
 
-    async fn chain_tx_state(&self, signature: &str, state: ChainTxState, error: &str) -> Result<()> {
-        let arguments = (signature.to_owned(), state, error.to_owned());
+    async fn chain_tx_state(&self, signature: &str, state: ChainTxState, error: &str, told: &[Event]) -> Result<()> {
+        let arguments = (signature.to_owned(), state, error.to_owned(), told.to_vec());
         self.0
-            .write(Serializable, arguments, |(signature, state, error), tx| {
-                Box::pin(chain::state(tx, signature, *state, error))
+            .write(Serializable, arguments, |(signature, state, error, told), tx| {
+                Box::pin(chain::state(tx, signature, *state, error, told))
             })
             .await
     }

@@ -21,6 +21,27 @@ pub(crate) enum Way {
     TooMany,
     /// Transactions are taken, and given to nobody. Everything else passes.
     Swallows,
+    /// Each transaction's trial run fails. Everything else passes.
+    Denies,
+    /// The node has no history. Everything else passes.
+    Forgets,
+}
+
+impl Way {
+    /// What it answers itself to a call; none when that passes.
+    fn answer(self, call: &Value) -> Option<Value> {
+        let error = |code: i64, message: &str, data: Value| json!({ "jsonrpc": "2.0", "id": call["id"], "error": { "code": code, "message": message, "data": data } });
+        match (self, call["method"].as_str()?) {
+            (Self::Denies, "sendTransaction") => {
+                let data = json!({ "err": { "InstructionError": [0, { "Custom": 1 }] }, "logs": [] });
+                Some(error(-32002, "Transaction simulation failed", data))
+            }
+            (Self::Forgets, "getSignaturesForAddress" | "getTransaction") => {
+                Some(error(-32011, "Transaction history is not available from this node", Value::Null))
+            }
+            _ => None,
+        }
+    }
 }
 
 #[derive(Clone)]
@@ -95,13 +116,17 @@ impl Gate {
         if let Some(answer) = swallowed {
             return answer;
         }
+        if let Some(answer) = serde_json::from_slice(&body).ok().and_then(|call| way.answer(&call)) {
+            self.0.state.lock().unwrap().refused += 1;
+            return axum::Json(answer).into_response();
+        }
         match way {
             Way::Away => Body::from_stream(futures_util::stream::once(async {
                 Err::<Bytes, _>(std::io::Error::from(std::io::ErrorKind::ConnectionReset))
             }))
             .into_response(),
             Way::TooMany => axum::http::StatusCode::TOO_MANY_REQUESTS.into_response(),
-            Way::Open | Way::Swallows => {
+            Way::Open | Way::Swallows | Way::Denies | Way::Forgets => {
                 let passed = self.0.http.post(&to).header("content-type", "application/json").body(body);
                 let Ok(answer) = passed.send().await else {
                     return axum::http::StatusCode::BAD_GATEWAY.into_response();

@@ -282,6 +282,18 @@ impl Net {
         devices: u32,
         seconds: u32,
     ) -> Draft {
+        self.draft_of(fill_s, operator, devices, seconds, |_| {}).await
+    }
+
+    /// The same with something else in its specification.
+    pub(crate) async fn draft_of(
+        &self,
+        fill_s: u32,
+        operator: &Operator,
+        devices: u32,
+        seconds: u32,
+        change: impl FnOnce(&mut JobSpec),
+    ) -> Draft {
         let nonce = {
             let mut orders = self.orders.lock().unwrap();
             *orders += 1;
@@ -289,7 +301,7 @@ impl Net {
         };
         let order = address::order(&self.renters(), nonce);
         let network = self.market().config().await.unwrap().value.header.network_root;
-        let spec = JobSpec {
+        let mut spec = JobSpec {
             version: 1,
             name: "digits".into(),
             network: Digest(network),
@@ -305,6 +317,7 @@ impl Net {
             checkpoints: true,
             seconds_max: u64::from(seconds),
         };
+        change(&mut spec);
         let signed = SignedSpec::sign(&spec, &self.renter).unwrap();
         let post = PostOrder {
             nonce,
