@@ -281,16 +281,25 @@ fn view(
     })
 }
 
-/// Moves the end of every lease that can go along with its order, and gives those that cannot, with the reason in words.
+/// Moves the end of every lease that can go along with its order, and gives those that cannot, with the reason in words:
+/// once such a lease has ended, the one that it had `before`.
 ///
 /// # Errors
 /// When store or chain fail.
-pub async fn follow(control: &Control, of: For, order: &Order) -> anyhow::Result<BTreeMap<Address, String>> {
+pub async fn follow(
+    control: &Control,
+    of: For,
+    order: &Order,
+    before: &BTreeMap<Address, String>,
+) -> anyhow::Result<BTreeMap<Address, String>> {
     let mut behind = BTreeMap::new();
     let now = chain::time(control).await?;
     for shorter in chain::shorter_leases(control, &of.order, order, now).await? {
         let lease = PublicKey(shorter.address.0);
-        if let Some(first) = refused(std::slice::from_ref(&shorter)).into_iter().next() {
+        let known = before.get(&lease).filter(|_| shorter.goes_along == Err(atoll_interface::Error::LeaseEnded));
+        if let Some(why) = known {
+            behind.insert(lease, why.clone());
+        } else if let Some(first) = refused(std::slice::from_ref(&shorter)).into_iter().next() {
             behind.insert(lease, format!("{} {}", first.worker, first.reason));
         } else if chain::extend_lease(control, of, &shorter, order.end).await? == Sent::Confirmed {
             tracing::info!(order = %of.order, %lease, end = order.end, "a lease was lengthened");

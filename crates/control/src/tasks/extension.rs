@@ -5,7 +5,7 @@
 //! its own operator has not done it by then (`orphan` looks). A lease that cannot go along (its worker asks more by now,
 //! drains, is suspended) ends as it would have; `placement` then fills its devices again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,7 +58,7 @@ impl Extensions {
         if order.extended_s == 0 && found.now.left_behind.is_empty() {
             return Ok(());
         }
-        let behind = extension::follow(control, For::from(&found), &order).await?;
+        let behind = extension::follow(control, For::from(&found), &order, &found.now.left_behind).await?;
         extension::leave_behind(control, &found, behind).await
     }
 
@@ -68,7 +68,7 @@ impl Extensions {
         let control = &self.control;
         let Some(order) = chain::order(control, address).await? else { return Ok(true) };
         let now = chain::time(control).await?;
-        extension::follow(control, For::from(*address), &order).await?;
+        extension::follow(control, For::from(*address), &order, &BTreeMap::new()).await?;
         let left = chain::shorter_leases(control, address, &order, now).await?;
         Ok(left.iter().all(|lease| lease.goes_along.is_err()))
     }
@@ -93,7 +93,7 @@ pub(super) async fn in_the_last_minute(
     if !shorter.iter().any(due) {
         return Ok(false);
     }
-    extension::follow(control, For::from(*address), order).await?;
+    extension::follow(control, For::from(*address), order, &BTreeMap::new()).await?;
     Ok(true)
 }
 
