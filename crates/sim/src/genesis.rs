@@ -11,7 +11,8 @@ use anyhow::Context as _;
 use atoll_chain::local::{Engine, EngineConfig, MARKET_SO, Settings, WallClock};
 use atoll_chain::market::data::{Init, RegisterWorker, SetCatalogue, SetFeed};
 use atoll_chain::market::layout::{CLASS_SAMPLED, MODEL_CPU, TIER_COMMUNITY};
-use atoll_chain::market::{Market, PROGRAM_ID, address, instruction};
+use atoll_chain::market::stake::LOCAL_RULES;
+use atoll_chain::market::{Market, PROGRAM_ID, address, instruction, leaving};
 use atoll_chain::rpc::{Posted, Posting, Wire};
 use atoll_chain::spl::{
     LAMPORTS_PER_SOL, MINT_BYTES, TOKEN_PROGRAM, associated_token_address, create_account, create_associated_token,
@@ -245,7 +246,8 @@ impl SetUp<'_> {
         let feed = SetFeed { uusd_per_atl: FEED_UUSD, confidence_uusd: 0 };
         let admin_key = admin.address();
         let listed = instruction::set_catalogue(admin_key, &row);
-        self.send(&[listed, instruction::set_feed(admin_key, &feed)], admin, &[]).await
+        let ruled = leaving::set_rules(admin_key, &LOCAL_RULES);
+        self.send(&[listed, instruction::set_feed(admin_key, &feed), ruled], admin, &[]).await
     }
 
     async fn worker(&self, worker: usize) -> anyhow::Result<()> {
@@ -290,7 +292,9 @@ mod tests {
         for engine in [engine, again] {
             let clock = Arc::new(Before(Mutex::new(BEGINNING.0)));
             let direct = Direct { engine: Arc::new(Mutex::new(engine)), clock };
-            let market = Market::new(Rpc::over(Box::new(direct), RpcConfig::new("http://chain:8899", 1)));
+            let rpc = Rpc::over(Box::new(direct), RpcConfig::new("http://chain:8899", 1));
+            assert!(rpc.account(&address::rules()).await.unwrap().is_some(), "stake may leave");
+            let market = Market::new(rpc);
             let pages = market.pages().await.unwrap();
             assert_eq!(pages.iter().map(|page| page.value.rows.len()).sum::<usize>(), 3);
             assert!(pages.iter().all(|page| page.value.header.own == page.value.header.required));

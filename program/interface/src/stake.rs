@@ -5,8 +5,9 @@
 //! no account of a co-staker need be named.
 
 use crate::{
-    Error,
+    ATL, Error, NO_ADDRESS,
     arithmetic::{BPS, add, mul, mul_div, mul_wide, sub},
+    instruction::SetRules,
     layout::{
         ATTESTOR_SLASHED, Attestor, CO_STAKE_HELD, CO_STAKE_LEAVING, CO_STAKE_OFFERED, CO_STAKE_WAITING, CoStake,
         Config, DeviceKey, FleetPage, GpuModel, Rules, Slot,
@@ -23,6 +24,8 @@ const INDEX_MIN: u64 = 1_000_000_000;
 pub const OFFERS_MAX: u16 = 16;
 /// Weight of a model below which stake is not lowered, thousandths.
 const MULTIPLIER_MILLI_MIN: u32 = 1_000;
+/// Seconds of a day.
+const DAY_S: u32 = 86_400;
 /// The longest of any of the rules' times: a year, in seconds.
 const TIME_S_MAX: u32 = 366 * 86_400;
 
@@ -49,7 +52,69 @@ impl Slot {
     }
 }
 
+/// The default rules; every one may be changed.
+pub const DEFAULT_RULES: SetRules = SetRules {
+    guardian: NO_ADDRESS,
+    unbond_s: 14 * DAY_S,
+    exit_wait_s: 7 * DAY_S,
+    // 3 + 2 + 7 days are below the 14 for which stake that leaves is held.
+    dispute_window_s: 3 * DAY_S,
+    voting_s: 2 * DAY_S,
+    appeal_s: 7 * DAY_S,
+    case_s: DAY_S,
+    proposal_s: 5 * DAY_S,
+    timelock_s: 2 * DAY_S,
+    device_slash_bps: 10_000,
+    attestor_slash_bps: 10_000,
+    bounty_bps: 1_000,
+    quorum_bps: 2_000,
+    surcharge_bps: 200,
+    feed_width_bps: 200,
+    hired_cap_bps: 5_000,
+    enterprise_bps: 9_500,
+    bounty_max: 100 * ATL,
+    dispute_bond: 50 * ATL,
+    proposal_stake: 10_000 * ATL,
+};
+
+/// As [`DEFAULT_RULES`], with times for a network whose epochs last seconds: a local one.
+pub const LOCAL_RULES: SetRules = SetRules {
+    unbond_s: 120,
+    exit_wait_s: 60,
+    dispute_window_s: 60,
+    voting_s: 20,
+    appeal_s: 30,
+    case_s: 60,
+    proposal_s: 60,
+    timelock_s: 10,
+    ..DEFAULT_RULES
+};
+
 impl Rules {
+    /// Takes over what an instruction sets; [`Rules::check`] says whether that is in range.
+    pub const fn set(&mut self, set: &SetRules) {
+        self.guardian = set.guardian;
+        self.unbond_s = set.unbond_s;
+        self.exit_wait_s = set.exit_wait_s;
+        self.dispute_window_s = set.dispute_window_s;
+        self.voting_s = set.voting_s;
+        self.appeal_s = set.appeal_s;
+        self.case_s = set.case_s;
+        self.proposal_s = set.proposal_s;
+        self.timelock_s = set.timelock_s;
+        self.device_slash_bps = set.device_slash_bps;
+        self.attestor_slash_bps = set.attestor_slash_bps;
+        self.bounty_bps = set.bounty_bps;
+        self.quorum_bps = set.quorum_bps;
+        self.surcharge_bps = set.surcharge_bps;
+        self.feed_width_bps = set.feed_width_bps;
+        self.hired_cap_bps = set.hired_cap_bps;
+        self.enterprise_bps = set.enterprise_bps;
+        self.bounty_max = set.bounty_max;
+        self.dispute_bond = set.dispute_bond;
+        self.proposal_stake = set.proposal_stake;
+    }
+
     /// Whether the values are in range: nobody gets back what a fault could still cost.
     ///
     /// # Errors

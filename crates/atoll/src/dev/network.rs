@@ -8,7 +8,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use atoll_chain::market::data::{Init, SetCatalogue, SetFeed};
 use atoll_chain::market::layout::{MODEL_CPU, TIER_COMMUNITY};
-use atoll_chain::market::{Market, address, instruction};
+use atoll_chain::market::stake::LOCAL_RULES;
+use atoll_chain::market::{Market, address, instruction, leaving};
 use atoll_chain::spl::{
     LAMPORTS_PER_SOL, MINT_BYTES, TOKEN_PROGRAM, associated_token_address, create_account, create_associated_token,
     initialize_mint, mint_to,
@@ -86,6 +87,7 @@ impl Setup<'_> {
         self.mint().await.context("making the mint")?;
         self.token(people.admin.address(), 0).await.context("making the treasury")?;
         self.init().await.context("making the network")?;
+        self.rules().await.context("setting the rules")?;
         self.catalogue().await.context("filling the catalogue")?;
         self.feed().await.context("setting the feed")?;
         self.token(people.attestor_owner.address(), ATTESTOR_STAKE).await.context("funding the attestor's owner")?;
@@ -159,6 +161,14 @@ impl Setup<'_> {
         let init = instruction::init(admin.address(), self.people.mint.address(), self.people.treasury(), &parameters)
             .map_err(|error| anyhow::anyhow!("{}", error.words()))?;
         self.send(&[init], admin, &[]).await
+    }
+
+    async fn rules(&self) -> anyhow::Result<()> {
+        if self.rpc.account(&address::rules()).await?.is_some() {
+            return Ok(());
+        }
+        let admin = &self.people.admin;
+        self.send(&[leaving::set_rules(admin.address(), &LOCAL_RULES)], admin, &[]).await
     }
 
     async fn catalogue(&self) -> anyhow::Result<()> {

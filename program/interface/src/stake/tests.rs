@@ -24,6 +24,20 @@ fn accepted(page: &mut FleetPage, amount: u64) -> CoStake {
 }
 
 #[test]
+fn rules_are_taken_over_whole_and_the_given_ones_are_in_range() {
+    for set in [DEFAULT_RULES, LOCAL_RULES] {
+        let mut rules = Rules::new();
+        rules.set(&set);
+        assert_eq!(rules.check(), Ok(()));
+        // In the order of the account, the fields are those of the instruction.
+        let data = set.encode().unwrap();
+        assert_eq!(crate::layout::bytes_of(&rules)[8..8 + data.as_slice().len() - 1], data.as_slice()[1..]);
+        rules.unbond_s = rules.dispute_window_s + rules.voting_s + rules.appeal_s;
+        assert_eq!(rules.check(), Err(Error::ParameterOutOfRange));
+    }
+}
+
+#[test]
 fn stake_that_devices_require_does_not_leave() {
     let mut page = supplier(100);
     page.required = 60;

@@ -35,29 +35,6 @@ pub(crate) fn run(cx: &mut Cx<'_>) -> Outcome {
     if rules.flags & RULES_GOVERNED != 0 {
         return Err(Error::NotAuthorised.into());
     }
-    write(&mut rules, &set);
+    rules.set(&set);
     Ok(rules.check()?)
-}
-
-fn write(rules: &mut Rules, set: &SetRules) {
-    rules.guardian = set.guardian;
-    rules.unbond_s = set.unbond_s;
-    rules.exit_wait_s = set.exit_wait_s;
-    rules.dispute_window_s = set.dispute_window_s;
-    rules.voting_s = set.voting_s;
-    rules.appeal_s = set.appeal_s;
-    rules.case_s = set.case_s;
-    rules.proposal_s = set.proposal_s;
-    rules.timelock_s = set.timelock_s;
-    rules.device_slash_bps = set.device_slash_bps;
-    rules.attestor_slash_bps = set.attestor_slash_bps;
-    rules.bounty_bps = set.bounty_bps;
-    rules.quorum_bps = set.quorum_bps;
-    rules.surcharge_bps = set.surcharge_bps;
-    rules.feed_width_bps = set.feed_width_bps;
-    rules.hired_cap_bps = set.hired_cap_bps;
-    rules.enterprise_bps = set.enterprise_bps;
-    rules.bounty_max = set.bounty_max;
-    rules.dispute_bond = set.dispute_bond;
-    rules.proposal_stake = set.proposal_stake;
 }
