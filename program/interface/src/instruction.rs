@@ -139,10 +139,12 @@ macro_rules! all {
     };
 }
 
+mod batch;
 mod fault;
 mod stake;
 mod supply;
 
+pub use batch::*;
 pub use fault::*;
 pub use stake::*;
 pub use supply::*;
@@ -184,11 +186,11 @@ all! {
     OpenFraud,
     AddFraudElement<'a>,
     ExecuteSlash,
+    SettleBatch<'a>,
 }
 
 /// Numbers that are decided and not built yet: the next instruction of that name takes its number.
 pub const PLANNED: &[(u8, &str)] = &[
-    (36, "SettleBatch"),
     (37, "SettleCosigned"),
     (38, "OpenDispute"),
     (39, "VoteDispute"),

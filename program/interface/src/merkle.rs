@@ -64,6 +64,23 @@ pub fn root_of_path(sha256: impl Fn(&[&[u8]]) -> Hash, leaf: Hash, index: u32, p
     Some(hash)
 }
 
+/// Folds neighbouring leaf hashes to the node above them all, in place. Their number is a power of two.
+pub fn fold(sha256: impl Fn(&[&[u8]]) -> Hash, hashes: &mut [Hash]) -> Option<Hash> {
+    let mut width = hashes.len();
+    if !width.is_power_of_two() {
+        return None;
+    }
+    while width > 1 {
+        width /= 2;
+        for pair in 0..width {
+            let (left, right) = (hashes.get(2 * pair)?, hashes.get(2 * pair + 1)?);
+            let above = node(&sha256, left, right);
+            *hashes.get_mut(pair)? = above;
+        }
+    }
+    hashes.first().copied()
+}
+
 /// How many entries the scratch space of [`root_and_path`] needs for `leaves` leaves: the next power of two, at least 1.
 #[must_use]
 pub const fn padded_len(leaves: usize) -> usize {
@@ -127,6 +144,18 @@ mod tests {
             if wrong != index {
                 prop_assert_ne!(root_of_path(sha256, leaf, u32::try_from(wrong).unwrap(), Hashes::new(&path)), Some(root));
             }
+        }
+    }
+
+    #[test]
+    fn neighbours_fold_to_the_node_above_them() {
+        let leaves: Vec<Hash> = (0u8..16).map(|byte| [byte; 32]).collect();
+        let pair = |i: usize| node(sha256, &leaves[i], &leaves[i + 1]);
+        assert_eq!(fold(sha256, &mut leaves[4..5].to_vec()), Some(leaves[4]));
+        assert_eq!(fold(sha256, &mut leaves[4..6].to_vec()), Some(pair(4)));
+        assert_eq!(fold(sha256, &mut leaves[4..8].to_vec()), Some(node(sha256, &pair(4), &pair(6))));
+        for odd in [0, 3, 6] {
+            assert_eq!(fold(sha256, &mut leaves[..odd].to_vec()), None);
         }
     }
 

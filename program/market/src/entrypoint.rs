@@ -69,6 +69,7 @@ fn dispatch(tag: u8, cx: &mut Cx<'_>) -> Outcome {
         ix::OpenFraud::TAG => handler::open_fraud::run(cx),
         ix::AddFraudElement::TAG => handler::add_fraud_element::run(cx),
         ix::ExecuteSlash::TAG => handler::execute_slash::run(cx),
+        ix::SettleBatch::TAG => handler::settle_batch::run(cx),
         _ => Err(Error::InstructionUnknown.into()),
     }
 }

@@ -218,6 +218,21 @@ impl Attested {
     }
 }
 
+impl Attested {
+    /// The settlement of `count` leaves at once, from the one at `first` on.
+    pub fn settle_batch(&self, first: usize, count: usize, order: Address) -> Call {
+        let leaves = &self.leaves[first..first + count];
+        let path = self.path(first).1[count.trailing_zeros() as usize..].to_vec();
+        let epoch = epoch(self.index, &self.root);
+        let mut metas = ix::SettleBatchAccounts { order, epoch, config: config() }.metas().to_vec();
+        metas.extend(leaves.iter().map(|leaf| Meta { address: leaf.lease, signer: false, writable: true }));
+        let said: Vec<_> = leaves.iter().map(ix::said).collect();
+        let first_leaf = u32::try_from(first).unwrap();
+        let data = ix::SettleBatch { first_leaf, leaves: &said, path: Hashes::new(&path) };
+        Call::new("settle_batch", &metas, data.encode().unwrap())
+    }
+}
+
 /// A leaf that says some seconds up to a time.
 pub fn leaf(lease: Address, device_seconds: u64, until: i64) -> Leaf {
     Leaf { lease, device_seconds, until, flags: 0, slots_root: [3; 32] }

@@ -11,7 +11,7 @@ use atoll_interface::{
 };
 use atoll_market_tests::{
     Call, Party, World,
-    calls::{CPU, DURATION_S, STAKE, leaf},
+    calls::{CPU, DURATION_S, STAKE, fill_data, leaf},
     frauds::Answer,
     stakes::{EXIT_WAIT_S, UNBOND_S},
     world::START,
@@ -88,9 +88,36 @@ fn measure() -> BTreeMap<String, u64> {
     meter.measure("", &party.close_device_key(0, party.devices[1]));
     meter.measure("", &party.close_page());
     fraud(&mut meter);
+    batches(&mut meter);
     let votes = [(7, [1; 32]), (7, [2; 32])];
     meter.measure("", &meter.world.prove(meter.world.admin, meter.world.attestor, votes));
     meter.units
+}
+
+/// Leases of one order, one a device of one worker, settled 4 and 8 at once in a tree of 2^10 leaves.
+fn batches(meter: &mut Meter) {
+    let party = Party::new(&mut meter.world, "c");
+    let mut register = party.register(0);
+    let mut data = ix::RegisterWorker::decode(&register.data[1..]).unwrap();
+    data.devices = 8;
+    register.data = data.encode().unwrap().as_slice().to_vec();
+    meter.world.must(&register);
+    meter.world.must(&party.stake(8 * STAKE));
+    meter.world.must(&party.post(8));
+    for n in 0..8 {
+        let fill = ix::FillOrder { mask: 1 << n, ..fill_data(0, &[1]) };
+        meter.world.must(&party.fill_as(party.node, n, &fill));
+    }
+    meter.world.wait(50);
+    for (count, seconds) in [(4, 10), (8, 20)] {
+        let until = meter.world.now();
+        let mut leaves = vec![leaf([1; 32], 1, 1); 1 << 10];
+        for n in 0..8u16 {
+            leaves[usize::from(n)] = leaf(party.lease(n), seconds, until);
+        }
+        let tree = meter.world.attest(&leaves);
+        meter.measure(&format!("{count} of 2^10"), &tree.settle_batch(0, count, party.order()));
+    }
 }
 
 /// A case as it is brought at the largest side, and one element at sides that a card takes.
@@ -140,6 +167,7 @@ fn compute_units_are_those_of_the_table() {
     // Bars: what the layouts were chosen for.
     assert!(units["settle_lease depth 14"] <= 6_000);
     assert!(units["close_order"] <= 20_000);
+    assert!(units["settle_batch 4 of 2^10"] <= 4 * 1_900 && units["settle_batch 8 of 2^10"] <= 8 * 1_500);
     assert!(units["open_fraud n = 4096"] <= 12_000 && units["add_fraud_element n = 4096"] <= 120_000);
 }
 

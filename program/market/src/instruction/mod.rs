@@ -31,6 +31,7 @@ pub(crate) mod set_catalogue;
 pub(crate) mod set_drain;
 pub(crate) mod set_feed;
 pub(crate) mod set_rules;
+pub(crate) mod settle_batch;
 pub(crate) mod settle_lease;
 pub(crate) mod stake;
 pub(crate) mod unstake_request;
