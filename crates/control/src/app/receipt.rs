@@ -22,7 +22,7 @@ use crate::control::Control;
 use crate::store::rows::{self, ChainTxState, Epoch, Job, OrderTerms};
 
 /// For how long after a transaction's last block every node of the chain still knows that it landed. Of what is older a
-/// node without history knows nothing, and what was confirmed is believed.
+/// node may have forgotten all, and what was confirmed is believed.
 const REMEMBERED_BLOCKS: u64 = 150;
 
 /// Makes and keeps the receipt of a job whose order is closed. The first one stays.
@@ -78,12 +78,24 @@ async fn standing(control: &Control, job: &Job) -> anyhow::Result<Vec<rows::Chai
     done.retain(|tx| tx.state == ChainTxState::Confirmed);
     let height = control.rpc.block_height().await?;
     let signatures = done.iter().map(|tx| tx.signature.parse()).collect::<Result<Vec<_>, _>>()?;
-    let mut statuses = control.rpc.statuses(&signatures).await?.into_iter();
-    done.retain(|tx| {
-        let known = statuses.next().flatten().is_some_and(|status| status.error.is_none());
-        known || height > tx.last_valid_height.saturating_add(REMEMBERED_BLOCKS)
-    });
+    let statuses = control.rpc.statuses(&signatures).await?.into_iter();
+    let known: Vec<bool> = statuses.map(|status| status.is_some_and(|status| status.error.is_none())).collect();
+    let last_blocks: Vec<u64> = done.iter().map(|tx| tx.last_valid_height).collect();
+    let mut stands = stand(&last_blocks, &known, height).into_iter();
+    done.retain(|_| stands.next().unwrap_or_default());
     Ok(done)
+}
+
+/// Which confirmed transactions stand, by the last block that each could be in and whether a node at `height` knows that it
+/// landed. A node forgets the oldest first: who knows one knows all that came after it. Pure.
+fn stand(last_blocks: &[u64], known: &[bool], height: u64) -> Vec<bool> {
+    let pairs = || last_blocks.iter().copied().zip(known.iter().copied());
+    let oldest_known = pairs().filter(|(_, known)| *known).map(|(last_block, _)| last_block).min();
+    let forgotten = |last_block: u64| {
+        let old = height > last_block.saturating_add(REMEMBERED_BLOCKS);
+        old && oldest_known.is_none_or(|oldest| last_block < oldest)
+    };
+    pairs().map(|(last_block, known)| known || forgotten(last_block)).collect()
 }
 
 fn network(market: &MarketView) -> NetworkRecord {
@@ -210,5 +222,19 @@ fn result(job: &Job, control: &Control) -> ResultRecord {
         ended: now.ended.unwrap_or_else(|| control.now()),
         checked: CHECKED.to_owned(),
         fields: BTreeMap::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::stand;
+
+    #[test]
+    fn what_a_node_does_not_know_stands_only_where_it_has_forgotten_all_that_is_older() {
+        assert_eq!(stand(&[100, 200, 300], &[false; 3], 451), [true, true, true]);
+        assert_eq!(stand(&[100, 200, 300], &[false; 3], 450), [true, true, false], "it would know the last");
+        assert_eq!(stand(&[100, 200, 300], &[false, true, false], 9_000), [true, true, false], "a fork took the last");
+        assert_eq!(stand(&[100, 200, 300], &[true, false, true], 9_000), [true, false, true]);
+        assert_eq!(stand(&[], &[], 1), [] as [bool; 0]);
     }
 }
