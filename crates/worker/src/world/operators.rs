@@ -41,6 +41,11 @@ impl Operators {
         }
     }
 
+    /// All of them, linked or not.
+    pub(super) fn names(&self) -> impl Iterator<Item = &OperatorName> {
+        self.0.keys()
+    }
+
     /// Those whose links stand.
     pub(super) fn linked(&self) -> impl Iterator<Item = OperatorName> {
         self.0.iter().filter(|(_, known)| known.linked_since.is_some()).map(|(name, _)| name.clone())

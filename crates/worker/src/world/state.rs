@@ -280,13 +280,15 @@ impl State {
         out.push(Effect::Send { to: to.clone(), body: Body::CommandResult(result) });
     }
 
-    /// Tells a pod's operator how it is.
+    /// Tells all operators how a pod is: by what they know of it another one settles what its own leaves behind. What is
+    /// said to one that is away waits for it, or is part of its next hello.
     fn report(&self, pod: &PodId, out: &mut Effects) {
-        if let Some(pod) = self.pods.get(pod)
-            && let Some(to) = pod.record.operator.clone()
-        {
-            out.push(Effect::Send { to, body: Body::PodReport(pod.report()) });
-        }
+        let Some(pod) = self.pods.get(pod) else { return };
+        let said = |to: &OperatorName| {
+            let report = PodReport { foreign: !pod.is_of(to), ..pod.report() };
+            Effect::Send { to: to.clone(), body: Body::PodReport(report) }
+        };
+        out.extend(self.operators.names().map(said));
     }
 }
 

@@ -230,9 +230,10 @@ fn code(effects: &Effects) -> String {
     result.code
 }
 
+/// What the pod's own operator is told.
 fn reports(effects: &Effects) -> Vec<PodReport> {
     let report = |effect: &Effect| match effect {
-        Effect::Send { body: Body::PodReport(report), .. } => Some(report.clone()),
+        Effect::Send { body: Body::PodReport(report), .. } if !report.foreign => Some(report.clone()),
         _ => None,
     };
     effects.iter().filter_map(report).collect()

@@ -52,7 +52,7 @@ fn a_start_that_waits_for_the_chain_is_its_operators_too() {
 }
 
 #[test]
-fn reports_go_to_the_pods_operator_and_signed_facts_to_all() {
+fn reports_and_signed_facts_go_to_all() {
     let mut bench = Bench::running();
     for operator in [own(), other()] {
         bench.event(Event::Link { operator, event: LinkEvent::Up { resumed: false } });
@@ -71,7 +71,13 @@ fn reports_go_to_the_pods_operator_and_signed_facts_to_all() {
     assert_eq!((foreign(&bench, &own()), foreign(&bench, &other())), (false, true));
     assert_eq!(bench.state.live()[&pod(1)], own());
     let effects = bench.news(1, PodNews::Ended { code: Some(0), reason: String::new() });
-    assert_eq!((said_to(&effects), states(&effects)), (vec![own()], vec!["exited".to_owned()]));
+    assert_eq!(said_to(&effects), [other(), own()], "another operator settles by what it has heard");
+    let foreign = |effect: &Effect| match effect {
+        Effect::Send { body: Body::PodReport(report), .. } => Some((report.state.clone(), report.foreign)),
+        _ => None,
+    };
+    let said: Vec<(String, bool)> = effects.iter().filter_map(foreign).collect();
+    assert_eq!(said, [("exited".to_owned(), true), ("exited".to_owned(), false)]);
     // One that comes back hears what it missed; what it hears of is not its own.
     let up = bench.event(Event::Link { operator: other(), event: LinkEvent::Up { resumed: false } });
     assert!(matches!(up.as_slice(), [Effect::Send { to, body: Body::Usage(_) }] if *to == other()), "{up:?}");
@@ -106,7 +112,7 @@ fn of_two_that_race_for_a_device_the_chain_says_whose_it_is() {
     assert!(stops(&effects) && planned(&effects).is_none() && code(&effects).is_empty());
     let effects = bench.news(1, PodNews::Ended { code: None, reason: "killed".into() });
     assert_eq!(planned(&effects).unwrap().pod, pod(2));
-    assert_eq!(said_to(&effects), [own()]);
+    assert_eq!(said_to(&effects), [other(), own()]);
 }
 
 #[test]
