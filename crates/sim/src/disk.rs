@@ -41,6 +41,10 @@ pub struct Habits {
     pub capacity: Option<usize>,
 }
 
+/// What was on a disk at some time.
+#[derive(Clone, Debug)]
+pub struct Platters(BTreeMap<String, Vec<u8>>);
+
 /// A disk. Clones are the same.
 #[derive(Clone, Debug)]
 pub struct Disk(Arc<Mutex<Platter>>);
@@ -137,6 +141,20 @@ impl Disk {
             file.now.clone_from(&file.durable);
             platter.trace.event(name, &kept.to_le_bytes());
         }
+    }
+
+    /// What a loss of power now would leave if nothing of what is unsynced survived.
+    #[must_use]
+    pub fn durable(&self) -> Platters {
+        Platters(self.platter().files.iter().map(|(name, file)| (name.clone(), file.durable.clone())).collect())
+    }
+
+    /// The power goes, and every sync since `then` turns out to have lied: the disk is as it was.
+    pub fn lose_since(&self, then: &Platters) {
+        let whole = |bytes: &Vec<u8>| File { now: bytes.clone(), durable: bytes.clone(), unsynced: Vec::new() };
+        let platter = &mut *self.platter();
+        (platter.dark, platter.power_goes_in) = (false, None);
+        platter.files = then.0.iter().map(|(name, bytes)| (name.clone(), whole(bytes))).collect();
     }
 
     /// Whether there is such a file.
@@ -394,6 +412,22 @@ mod tests {
             survived
         });
         assert!((1..50).contains(&survived.count()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn when_syncs_have_lied_the_disk_is_as_it_was() {
+        let disk = disk(2);
+        disk.write("f", 0, b"true").unwrap();
+        disk.sync("f").unwrap();
+        let then = disk.durable();
+        disk.write("f", 0, b"said").unwrap();
+        disk.write("g", 0, b"too").unwrap();
+        disk.sync("f").unwrap();
+        disk.sync("g").unwrap();
+        disk.lose_since(&then);
+        assert_eq!((whole(&disk).as_slice(), disk.exists("g")), (b"true".as_slice(), false));
+        disk.lose_power();
+        assert_eq!(whole(&disk), b"true");
     }
 
     #[tokio::test(start_paused = true)]

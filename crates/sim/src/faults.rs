@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::disk::Habits as DiskHabits;
 use crate::net::Weather;
+use crate::node::Node;
 use crate::program::Habits;
 use crate::random::Random;
 use crate::seed::Options;
@@ -18,6 +19,8 @@ pub enum Fault {
     NodeKilledAt { node: usize, polls: u64, away: Duration },
     /// A node's machine loses power.
     NodeDark { node: usize, away: Duration },
+    /// The first operator is gone for good, with everything it had.
+    OperatorVanishes,
     /// The shared database is killed and started again.
     DatabaseKilled { away: Duration },
     /// A worker is killed and started again; its pods go on.
@@ -42,6 +45,8 @@ pub enum Fault {
     ChainStale { slots: u64, away: Duration },
     /// A worker's clock is set wrong.
     ClockJumps { worker: usize, by_ms: i64 },
+    /// What an operator's disk says that it synced is not there when the power goes; its nodes start on the old store.
+    SyncsLie { operator: usize, lasts: Duration, away: Duration },
     /// A node's disk, or the database's, is full for a time.
     DiskFull { away: Duration },
 }
@@ -60,6 +65,13 @@ pub fn schedule(options: &Options) -> Vec<(Duration, Fault)> {
         let away = Duration::from_secs(20);
         faults.push((random.lasts(options.quiet_at / 2..options.quiet_at), Fault::ChainHalt { away }));
     }
+    if options.syncs_lie {
+        let operator = usize::try_from(random.below(0..options.operators as u64)).unwrap_or(0);
+        let (lasts, away) = (Duration::from_secs(1)..Duration::from_secs(30), Duration::from_secs(1));
+        let lie = Fault::SyncsLie { operator, lasts: random.lasts(lasts), away };
+        faults.push((random.lasts(away..options.quiet_at), lie));
+    }
+    faults.extend(options.vanishes.map(|at| (at, Fault::OperatorVanishes)));
     faults.extend(options.script.iter().cloned());
     faults.sort_by_key(|(at, _)| *at);
     faults
@@ -67,7 +79,8 @@ pub fn schedule(options: &Options) -> Vec<(Duration, Fault)> {
 
 fn draw(options: &Options, random: &Random) -> Fault {
     let index = |count: usize| usize::try_from(random.below(0..count as u64)).unwrap_or(0);
-    let (node, worker) = (index(options.nodes), index(options.workers));
+    let nodes = options.nodes + options.operators - 1;
+    let (node, worker) = (index(nodes), index(options.workers));
     let second = Duration::from_secs(1);
     let away = random.lasts(second / 2..random.lasts(second..30 * second));
     let polls = random.below(1..random.below(2..3_000));
@@ -139,7 +152,7 @@ fn mend(world: &World) {
         around.clock.set_right();
         worker.power_up();
     }
-    for database in world.databases.iter().filter(|_| world.nodes.len() > 1) {
+    if let Some(database) = world.shared_database() {
         world.start_database(database);
     }
     for node in &world.nodes {
@@ -161,6 +174,12 @@ async fn happen(world: &World, fault: Fault) {
             tokio::time::sleep(away).await;
             world.nodes[node].start();
         }
+        Fault::OperatorVanishes => {
+            for node in world.nodes.iter().filter(|node| node.operator() == 0) {
+                node.vanish().await;
+            }
+        }
+        Fault::SyncsLie { operator, lasts, away } => syncs_lie(world, operator, lasts, away).await,
         Fault::NodeDark { node, away } => {
             world.nodes[node].lose_power().await;
             tokio::time::sleep(away).await;
@@ -168,7 +187,7 @@ async fn happen(world: &World, fault: Fault) {
         }
         Fault::DatabaseKilled { away } => {
             // A node's own database dies with the node only.
-            let Some(database) = world.databases.first().filter(|_| world.nodes.len() > 1) else { return };
+            let Some(database) = world.shared_database() else { return };
             database.lose_power();
             tokio::time::sleep(away).await;
             world.start_database(database);
@@ -220,9 +239,30 @@ async fn happen(world: &World, fault: Fault) {
     }
 }
 
+/// A node looks at its start whether its store is old, so nodes of a shared database are started with it.
+async fn syncs_lie(world: &World, operator: usize, lasts: Duration, away: Duration) {
+    let database = &world.databases[operator];
+    let then = database.disk().durable();
+    tokio::time::sleep(lasts).await;
+    if world.is_gone(operator) {
+        return;
+    }
+    world.renter.may_be_forgotten(operator);
+    let nodes = || world.nodes.iter().filter(|node| node.operator() == operator);
+    for node in nodes() {
+        node.lose_power().await;
+    }
+    database.lose_since(&then);
+    tokio::time::sleep(away).await;
+    if nodes().count() > 1 {
+        world.start_database(database);
+    }
+    nodes().for_each(Node::power_up);
+}
+
 async fn cut_off(world: &World, worker: usize, to: bool, from: bool, away: Duration) {
     let here = world.workers[worker].place();
-    for there in world.nodes.iter().map(crate::node::Node::place) {
+    for there in world.nodes.iter().map(Node::place) {
         if to {
             world.net.cut(there, here);
         }
@@ -231,7 +271,7 @@ async fn cut_off(world: &World, worker: usize, to: bool, from: bool, away: Durat
         }
     }
     tokio::time::sleep(away).await;
-    for there in world.nodes.iter().map(crate::node::Node::place) {
+    for there in world.nodes.iter().map(Node::place) {
         world.net.heal(there, here);
         world.net.heal(here, there);
     }

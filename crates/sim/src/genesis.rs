@@ -38,6 +38,8 @@ const SOL: u64 = 100 * LAMPORTS_PER_SOL;
 const FEED_UUSD: u64 = 250_000;
 /// Workers of one supplier; they share a fleet page.
 const WORKERS_PER_SUPPLIER: usize = 2;
+/// Operators that a world can have.
+pub const OPERATORS_MAX: usize = 2;
 /// Devices of each worker.
 pub const DEVICES: u8 = 2;
 /// Length of an epoch.
@@ -56,8 +58,8 @@ pub struct People {
     pub attestor_owner: Keypair,
     /// Votes.
     pub attestor: Keypair,
-    /// Fills, releases, relays.
-    pub node: Keypair,
+    /// One an operator: fills, releases, relays.
+    pub nodes: [Keypair; OPERATORS_MAX],
     /// Rents.
     pub renter: Keypair,
     /// One for every two workers.
@@ -79,7 +81,7 @@ impl People {
             mint: keypair("mint", 0),
             attestor_owner: keypair("attestor-owner", 0),
             attestor: keypair("attestor", 0),
-            node: keypair("node", 0),
+            nodes: std::array::from_fn(|n| keypair("node", n)),
             renter: keypair("renter", 0),
             suppliers: (0..workers.div_ceil(WORKERS_PER_SUPPLIER)).map(|n| keypair("supplier", n)).collect(),
             devices: (0..workers).map(|n| keypair("device", n)).collect(),
@@ -170,9 +172,8 @@ struct SetUp<'a> {
 impl SetUp<'_> {
     async fn run(&self) -> anyhow::Result<()> {
         let people = self.people;
-        for wallet in
-            [&people.admin, &people.attestor_owner, &people.node, &people.renter].into_iter().chain(&people.suppliers)
-        {
+        let few = [&people.admin, &people.attestor_owner, &people.renter];
+        for wallet in few.into_iter().chain(&people.nodes).chain(&people.suppliers) {
             self.rpc.airdrop(&wallet.address(), SOL).await?;
         }
         self.network().await.context("the network")?;
@@ -220,7 +221,8 @@ impl SetUp<'_> {
             fee_bps: 25,
             epoch_s: EPOCH_S,
             epoch_hold_s: 2,
-            stall_s: 7 * 86_400,
+            // Not seven days: what nobody attests has to be over while a world lasts.
+            stall_s: 240,
             open_s: 30,
             fill_s_max: 600,
             // As old as a feed may get: no world has an operator who sets it again.

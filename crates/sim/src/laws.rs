@@ -51,6 +51,9 @@ struct State {
     renter: Purse,
     treasury: Purse,
     supply: u64,
+    /// When each lease ends or would have ended, as far as it ever had an end: it may be closed long before its pods
+    /// notice, and they may run until then.
+    ends: BTreeMap<Address, UnixMs>,
     /// Pods that ran although their lease and grace were over, and since when.
     overdue: BTreeMap<PodId, Duration>,
     broken: BTreeSet<String>,
@@ -79,7 +82,7 @@ struct Accounts {
 }
 
 impl Accounts {
-    fn read(engine: &mut Engine) -> Self {
+    fn read(engine: &Engine) -> Self {
         let (mut pages, mut orders, mut leases) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         for (address, data) in engine.accounts_of(&PROGRAM_ID) {
             if let Ok(lease) = Lease::read(&data) {
@@ -124,6 +127,7 @@ impl Laws {
             renter: purse(&people.renter),
             treasury: purse(&people.admin),
             supply: accounts.supply,
+            ends: BTreeMap::new(),
             overdue: BTreeMap::new(),
             broken: BTreeSet::new(),
         };
@@ -143,6 +147,15 @@ impl Laws {
     #[must_use]
     pub fn broken(&self) -> Vec<String> {
         self.with(|state| state.broken.iter().cloned().collect())
+    }
+
+    /// Base units that suppliers have received.
+    pub fn paid(&self, engine: &Engine) -> u64 {
+        let accounts = Accounts::read(engine);
+        self.with(|state| {
+            let gained = |purse: &Purse| accounts.amount(&purse.tokens).saturating_sub(purse.began_with);
+            state.suppliers.values().map(gained).sum()
+        })
     }
 
     /// Looks at everything that must hold now.
@@ -187,9 +200,11 @@ impl Laws {
     /// No pod runs for longer than its lease and the grace, by the chain's clock, whoever can be reached.
     fn in_time(&self, state: &mut State, accounts: &Accounts, broken: &mut Vec<String>) {
         let (elapsed, now) = (self.truth.time().elapsed(), self.truth.time().now());
+        let end = |lease: &Address| Some((*lease, ends_at(accounts, lease, now)?));
+        state.ends.extend(accounts.leases.keys().filter_map(end));
         let mut overdue = BTreeMap::new();
         for (pod, run) in self.truth.runs().into_iter().filter(|(_, run)| run.until.is_none()) {
-            let ends = ends_at(accounts, &Address(run.lease.0), now);
+            let ends = state.ends.get(&Address(run.lease.0));
             if ends.is_some_and(|ends| now > ends.after(GRACE + NOTICED_WITHIN)) {
                 let since = state.overdue.get(&pod).copied().unwrap_or(elapsed);
                 overdue.insert(pod, since);
@@ -226,6 +241,11 @@ impl Laws {
             }
         });
     }
+}
+
+/// Whether an order is on the chain.
+pub fn is_open(engine: &Engine, order: &Address) -> bool {
+    engine.accounts_of(&PROGRAM_ID).iter().any(|(address, _)| address == order)
 }
 
 /// When a lease ends, as any reader of the chain has to find it; none while it has not begun, or is closed.

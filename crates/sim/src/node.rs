@@ -1,5 +1,6 @@
 //! A real control node: started, killed, started again on what its database kept.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -57,6 +58,12 @@ pub struct Inner {
     pub keys: [[u8; 32]; 3],
     /// A bug in the way to the store.
     pub tamper: Option<Arc<dyn Tamper>>,
+    /// Its operator's number.
+    pub operator: usize,
+    /// Its operator's turns with the attestor key, as the configuration says them; none: it has the key alone.
+    pub turn: Option<String>,
+    /// Whether it is gone for good.
+    pub gone: AtomicBool,
     /// Whether the database dies with it.
     pub own_database: bool,
     /// Covers the process.
@@ -112,7 +119,7 @@ impl Node {
 
     /// Starts it, if it does not run. When it cannot start or breaks, it is started again.
     pub fn start(&self) {
-        if self.life().as_ref().is_some_and(|life| !life.is_ended()) {
+        if self.is_gone() || self.life().as_ref().is_some_and(|life| !life.is_ended()) {
             return;
         }
         let life = Life::default();
@@ -163,8 +170,29 @@ impl Node {
         }
     }
 
+    /// The machine loses power, and nobody ever comes back to it.
+    pub async fn vanish(&self) {
+        self.0.gone.store(true, Ordering::Relaxed);
+        self.lose_power().await;
+    }
+
+    /// Whether it is gone for good.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.0.gone.load(Ordering::Relaxed)
+    }
+
+    /// Its operator's number.
+    #[must_use]
+    pub fn operator(&self) -> usize {
+        self.0.operator
+    }
+
     /// The machine is on again.
     pub fn power_up(&self) {
+        if self.is_gone() {
+            return;
+        }
         self.0.net.light(self.place());
         self.start();
     }
@@ -177,7 +205,7 @@ impl Node {
         let store = Distant::new(database, place, net, random.clone(), tamper.clone());
         let [node, attestor, pod_secret] = keys;
         let control = Control::new(Parts {
-            config: config(place)?,
+            config: config(place, self.0.turn.clone())?,
             neighbours: Arc::new(Way { net: net.clone(), from: Arc::clone(place) }),
             store: Arc::new(store),
             world: Arc::new(Fake { clock: clock.clone(), random: random.clone() }),
@@ -223,13 +251,14 @@ impl Neighbours for Way {
     }
 }
 
-fn config(place: &Place) -> anyhow::Result<Config> {
+fn config(place: &Place, attest_turn: Option<String>) -> anyhow::Result<Config> {
     let flags = Overrides {
         state: Some("/sim".into()),
         rpc: Some("http://chain:8899".to_owned()),
         url: Some(format!("https://{place}")),
         requests_per_s: Some(1_000),
         requests_burst: Some(10_000),
+        attest_turn,
         ..Overrides::default()
     };
     Ok(Config::read(None, flags)?)

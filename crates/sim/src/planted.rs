@@ -35,12 +35,17 @@ pub enum Bug {
     DoublePay,
     /// What an order returns at its end goes to the treasury.
     LostRefund,
+    /// What a supplier is paid is there once more, out of nothing.
+    Minted,
+    /// What fees bring the treasury is taken from the renter once more.
+    DoubleFee,
     /// A pod's meter and the operator's own observation both say half a minute too much.
     UnservedTime,
 }
 
 /// All of them.
-pub const BUGS: [Bug; 4] = [Bug::DoubleLease, Bug::DoublePay, Bug::LostRefund, Bug::UnservedTime];
+pub const BUGS: [Bug; 6] =
+    [Bug::DoubleLease, Bug::DoublePay, Bug::LostRefund, Bug::Minted, Bug::DoubleFee, Bug::UnservedTime];
 
 impl Bug {
     /// Its name.
@@ -50,6 +55,8 @@ impl Bug {
             Self::DoubleLease => "double lease",
             Self::DoublePay => "double pay",
             Self::LostRefund => "lost refund",
+            Self::Minted => "minted",
+            Self::DoubleFee => "double fee",
             Self::UnservedTime => "paid unserved time",
         }
     }
@@ -59,14 +66,14 @@ impl Bug {
     pub fn plant(self, people: &People) -> Planted {
         let renter = people.tokens(&people.renter);
         let treasury = people.tokens(&people.admin);
+        let suppliers = || people.suppliers.iter().map(|wallet| people.tokens(wallet)).collect();
         match self {
             Self::DoubleLease => on_chain(free_whole_slots()),
-            Self::DoublePay => {
-                let suppliers: Vec<Address> = people.suppliers.iter().map(|wallet| people.tokens(wallet)).collect();
-                on_chain(when_more(suppliers, renter, Move::ToWhoGot))
-            }
+            Self::DoublePay => on_chain(when_more(suppliers(), renter, Move::ToWhoGot)),
+            Self::Minted => on_chain(when_more(suppliers(), renter, Move::FromNothing)),
+            Self::DoubleFee => on_chain(when_more(vec![treasury], renter, Move::ToWhoGot)),
             Self::LostRefund => on_chain(when_more(vec![renter], treasury, Move::ToTheOther)),
-            Self::UnservedTime => Planted { tamper: Some(Arc::new(Generous)), on_chain: None },
+            Self::UnservedTime => Planted { tamper: Some(Arc::new(Generous)), ..Planted::default() },
         }
     }
 
@@ -89,7 +96,7 @@ fn replace(engine: &mut Engine, address: &Address, data: Vec<u8>) {
 type Change = Box<dyn Fn(&mut Engine) + Send>;
 
 fn on_chain(change: Change) -> Planted {
-    Planted { tamper: None, on_chain: Some(change) }
+    Planted { on_chain: Some(change), ..Planted::default() }
 }
 
 /// Whenever a lease gave up a slot, the slot says that none of its devices is leased.
@@ -127,6 +134,8 @@ fn free_whole_slots() -> Change {
 enum Move {
     /// Whoever got something gets it once more, and the other account loses it.
     ToWhoGot,
+    /// Whoever got something gets it once more, and nobody loses it.
+    FromNothing,
     /// Whoever got something loses it to the other account.
     ToTheOther,
 }
@@ -151,6 +160,7 @@ fn when_more(accounts: Vec<Address>, other: Address, direction: Move) -> Change 
             let more = now.saturating_sub(then.unwrap_or(now));
             let after = match direction {
                 Move::ToWhoGot => (now + more, amount(&other).saturating_sub(more)),
+                Move::FromNothing => (now + more, amount(&other)),
                 Move::ToTheOther => (now - more, amount(&other) + more),
             };
             if more > 0 {

@@ -3,6 +3,7 @@
 //! A request without an answer is unknown: it may have happened. It is sent again with the same idempotency key, as the
 //! client does, until somebody answers. What was acknowledged must stay so.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -86,8 +87,19 @@ pub enum Known {
 pub struct Placed {
     /// The order's address on the chain.
     pub order: Address,
+    /// The operator that it was given to.
+    pub operator: usize,
     /// What is known.
     pub known: Known,
+}
+
+/// How a renter reaches an operator.
+#[derive(Clone, Debug)]
+pub struct Contact {
+    /// Its nodes.
+    pub nodes: Vec<Place>,
+    /// The renter's API key there.
+    pub api_key: String,
 }
 
 /// A renter with one wallet. Clones are the same.
@@ -115,19 +127,20 @@ pub struct Inner {
     pub mint: Address,
     /// The wallet's ATL.
     pub source: Address,
-    /// An API key.
-    pub api_key: String,
-    /// The nodes to talk to.
-    pub nodes: Vec<Place>,
+    /// The operators to talk to.
+    pub operators: Vec<Contact>,
     /// The oracle.
     pub placed: Mutex<Vec<Placed>>,
     /// Broken promises.
     pub broken: Mutex<Vec<String>>,
+    /// Operators whose store came back old: a job may be away until they have read their notes.
+    pub forgetful: Mutex<BTreeSet<usize>>,
 }
 
 /// Everything that one submission sends, however often.
 struct Submission {
     number: usize,
+    operator: usize,
     idempotency_key: String,
     body: Vec<u8>,
     bundle: Vec<u8>,
@@ -180,7 +193,16 @@ impl Renter {
         self.0.trace.line(&self.0.place, &format!("job {}: submits {wish:?}", submission.number));
         self.learn(submission.number, Known::Unknown);
         let Some(job) = self.submit(&submission).await else { return };
-        self.follow(submission.number, job, wish).await;
+        self.follow(&submission, job, wish).await;
+    }
+
+    /// An operator's store came back old: from now on what it acknowledged may be away for a while, but not for good.
+    pub fn may_be_forgotten(&self, operator: usize) {
+        self.0.forgetful.lock().unwrap_or_else(PoisonError::into_inner).insert(operator);
+    }
+
+    fn is_forgetful(&self, operator: usize) -> bool {
+        self.0.forgetful.lock().unwrap_or_else(PoisonError::into_inner).contains(&operator)
     }
 
     async fn pause(&self) {
@@ -190,7 +212,9 @@ impl Renter {
 
     /// Signs order and specification; none when something needed cannot be learnt now.
     async fn prepare(&self, wish: Wish) -> Option<Submission> {
-        let network: Network = self.get("/v1/network").await.ok()?;
+        let all = 0..self.0.operators.len() as u64;
+        let operator = usize::try_from(self.0.random.below(all)).unwrap_or(0);
+        let network: Network = self.get(operator, "/v1/network").await.ok()?;
         let blockhash = self.0.rpc.latest_blockhash().await.ok()?.blockhash;
         let inner = &self.0;
         let wallet = inner.wallet.address();
@@ -250,8 +274,9 @@ impl Renter {
             order_transaction: base64.encode(transaction.bytes()),
         };
         let mut placed = inner.placed.lock().unwrap_or_else(PoisonError::into_inner);
-        placed.push(Placed { order, known: Known::Nothing });
+        placed.push(Placed { order, operator, known: Known::Nothing });
         Some(Submission {
+            operator,
             number: placed.len() - 1,
             idempotency_key: format!("job-{nonce}"),
             body: serde_json::to_vec(&body).expect("a submission is always JSON"),
@@ -261,15 +286,19 @@ impl Renter {
 
     /// Sends it until somebody answers.
     async fn submit(&self, submission: &Submission) -> Option<JobId> {
+        let operator = submission.operator;
         loop {
             let path = format!("/v1/blobs/{}", Digest::of(&submission.bundle));
-            let uploaded = self.call(Method::PUT, &path, &[], submission.bundle.clone()).await;
+            let uploaded = self.call(operator, Method::PUT, &path, &[], submission.bundle.clone()).await;
             if let Err(Miss::Refused(status, code)) = &uploaded {
                 self.learn(submission.number, Known::Refused(format!("blob {status} {code}")));
                 return None;
             }
             let answer = match uploaded {
-                Ok(_) => self.sealed::<JobView>("/v1/jobs", &submission.idempotency_key, &submission.body).await,
+                Ok(_) => {
+                    let (key, body) = (&submission.idempotency_key, &submission.body);
+                    self.sealed::<JobView>(operator, "/v1/jobs", key, body).await
+                }
                 Err(miss) => Err(miss),
             };
             match answer {
@@ -290,16 +319,17 @@ impl Renter {
         }
     }
 
-    async fn follow(&self, number: usize, job: JobId, wish: Wish) {
+    async fn follow(&self, submission: &Submission, job: JobId, wish: Wish) {
+        let (number, operator) = (submission.number, submission.operator);
         let stop_at = wish.stopped_after.map(|after| Instant::now() + after);
         let mut stopped = false;
         loop {
             tokio::time::sleep(self.0.random.lasts(Duration::from_secs(1)..Duration::from_secs(4))).await;
             if !stopped && stop_at.is_some_and(|at| at <= Instant::now()) {
                 let path = format!("/v1/jobs/{job}/stop");
-                stopped = self.sealed::<JobView>(&path, &format!("stop-{job}"), b"{}").await.is_ok();
+                stopped = self.sealed::<JobView>(operator, &path, &format!("stop-{job}"), b"{}").await.is_ok();
             }
-            match self.get::<JobView>(&format!("/v1/jobs/{job}")).await {
+            match self.get::<JobView>(operator, &format!("/v1/jobs/{job}")).await {
                 Ok(view) => {
                     let reason = view.reason.clone();
                     self.learn(number, Known::Acknowledged(job, view.state, reason));
@@ -307,7 +337,7 @@ impl Renter {
                         return;
                     }
                 }
-                Err(Miss::Refused(StatusCode::NOT_FOUND, code)) => {
+                Err(Miss::Refused(StatusCode::NOT_FOUND, code)) if !self.is_forgetful(operator) => {
                     let broken = format!("{job} was acknowledged and is not there any more: {code}");
                     self.0.broken.lock().unwrap_or_else(PoisonError::into_inner).push(broken);
                     return;
@@ -317,12 +347,18 @@ impl Renter {
         }
     }
 
-    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Miss> {
-        let body = self.call(Method::GET, path, &[], Vec::new()).await?;
+    async fn get<T: DeserializeOwned>(&self, operator: usize, path: &str) -> Result<T, Miss> {
+        let body = self.call(operator, Method::GET, path, &[], Vec::new()).await?;
         serde_json::from_slice(&body).map_err(|_| Miss::NoAnswer)
     }
 
-    async fn sealed<T: DeserializeOwned>(&self, path: &str, idempotency_key: &str, body: &[u8]) -> Result<T, Miss> {
+    async fn sealed<T: DeserializeOwned>(
+        &self,
+        operator: usize,
+        path: &str,
+        idempotency_key: &str,
+        body: &[u8],
+    ) -> Result<T, Miss> {
         let key = SecretKey::from_seed(&self.0.wallet.seed());
         let expires = self.0.clock.now().after(Duration::from_secs(240));
         let seal = RequestSeal::sign(&key, "POST", path, body, expires, self.0.random.bytes());
@@ -330,13 +366,21 @@ impl Renter {
             [seal.signer.to_string(), seal.expires.0.to_string(), hex::encode(seal.nonce), seal.signature.to_string()];
         let mut headers = vec![("content-type", "application/json"), (IDEMPOTENCY_HEADER, idempotency_key)];
         headers.extend(SEAL_HEADERS.into_iter().zip(values.iter().map(String::as_str)));
-        let answer = self.call(Method::POST, path, &headers, body.to_vec()).await?;
+        let answer = self.call(operator, Method::POST, path, &headers, body.to_vec()).await?;
         serde_json::from_slice(&answer).map_err(|_| Miss::NoAnswer)
     }
 
-    async fn call(&self, method: Method, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Result<Vec<u8>, Miss> {
-        let node = self.0.random.one_of(&self.0.nodes);
-        let authorization = format!("Bearer {}", self.0.api_key);
+    async fn call(
+        &self,
+        operator: usize,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Vec<u8>,
+    ) -> Result<Vec<u8>, Miss> {
+        let Contact { nodes, api_key } = &self.0.operators[operator];
+        let node = self.0.random.one_of(nodes);
+        let authorization = format!("Bearer {api_key}");
         let mut all = vec![("authorization", authorization.as_str())];
         all.extend(headers);
         let exchange = async {

@@ -10,6 +10,9 @@ use crate::faults::Fault;
 use crate::net::Weather;
 use crate::program::Habits;
 use crate::random::Random;
+use crate::renter::Wish;
+
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// A world's options.
 #[derive(Clone, Debug)]
@@ -20,7 +23,11 @@ pub struct Options {
     pub length: Duration,
     /// When faults stop.
     pub quiet_at: Duration,
-    /// Control nodes; more than one share a database.
+    /// Operators, each with a store of its own, on one chain and with the same workers.
+    pub operators: usize,
+    /// When the first of two is gone for good.
+    pub vanishes: Option<Duration>,
+    /// Control nodes of the first operator; more than one share a database.
     pub nodes: usize,
     /// Workers.
     pub workers: usize,
@@ -40,6 +47,10 @@ pub struct Options {
     pub finality: Finality,
     /// Whether the chain halts for six hours.
     pub long_halt: bool,
+    /// Whether a disk of an operator lies about its syncs until its power goes.
+    pub syncs_lie: bool,
+    /// What the renter wants, where a test says it; else it is drawn.
+    pub wishes: Vec<Wish>,
     /// Faults that happen as well, each at its time: what a test wants to see.
     pub script: Vec<(Duration, Fault)>,
 }
@@ -93,7 +104,23 @@ impl Options {
             finality: Finality { confirmed_slots: sometimes(700, 3), finalized_slots: 3 + sometimes(700, 29) },
             long_halt: random.happens(50),
             script: Vec::new(),
+            operators: 1,
+            vanishes: None,
+            syncs_lie: random.happens(100),
+            wishes: Vec::new(),
         }
+        .with_operators(&random)
+    }
+
+    /// In a third of the worlds there is another operator; in half of these the first one vanishes, if they are long: what
+    /// it leaves behind takes minutes.
+    fn with_operators(mut self, random: &Random) -> Self {
+        if random.happens(333) {
+            self.operators = 2;
+            let at = random.lasts(Duration::from_secs(1)..self.quiet_at);
+            self.vanishes = (random.happens(500) && self.length > 2 * MINUTE).then_some(at);
+        }
+        self
     }
 
     /// A world in which nothing goes wrong.
@@ -103,6 +130,8 @@ impl Options {
             seed,
             length,
             quiet_at: length / 2,
+            operators: 1,
+            vanishes: None,
             nodes: 1,
             workers: 2,
             jobs: 1,
@@ -113,6 +142,8 @@ impl Options {
             clocks_off_ms: 0,
             finality: Finality::default(),
             long_halt: false,
+            syncs_lie: false,
+            wishes: Vec::new(),
             script: Vec::new(),
         }
     }
@@ -135,12 +166,23 @@ impl std::fmt::Display for Options {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { seed, length, quiet_at, nodes, workers, jobs, faults, weather, pods, disks, .. } = self;
         writeln!(f, "seed {seed}: {} s, faults until {} s", length.as_secs(), quiet_at.as_secs())?;
-        writeln!(f, "  {nodes} nodes, {workers} workers, {jobs} jobs, {faults} faults")?;
+        let Self { operators, vanishes, .. } = self;
+        writeln!(
+            f,
+            "  {operators} operators, {nodes} nodes of the first, {workers} workers, {jobs} jobs, {faults} faults"
+        )?;
+        if let Some(at) = vanishes {
+            writeln!(f, "  the first operator is gone for good at {} s", at.as_secs())?;
+        }
         writeln!(f, "  network {weather:?}")?;
         writeln!(f, "  pods, per mille {pods:?}")?;
         writeln!(f, "  disks, per mille {disks:?}")?;
         let Finality { confirmed_slots, finalized_slots } = self.finality;
         writeln!(f, "  confirmed after {confirmed_slots} slots, final after {finalized_slots}")?;
-        write!(f, "  clocks off by up to {} ms, long halt: {}", self.clocks_off_ms, self.long_halt)
+        write!(
+            f,
+            "  clocks off by up to {} ms, long halt: {}, syncs lie: {}",
+            self.clocks_off_ms, self.long_halt, self.syncs_lie
+        )
     }
 }

@@ -18,8 +18,8 @@ use atoll_domain::meter::{Observation, SignedUsage};
 use atoll_domain::time::UnixMs;
 
 use crate::clock::Clock;
-use crate::disk::Disk;
 use crate::disk::vfs::Mount;
+use crate::disk::{Disk, Platters};
 use crate::net::{Net, Place};
 use crate::random::Random;
 
@@ -95,6 +95,12 @@ impl Database {
     pub fn lose_power(&self) {
         self.kill();
         self.0.disk.lose_power();
+    }
+
+    /// Its machine loses power, and every sync since `then` turns out to have lied.
+    pub fn lose_since(&self, then: &Platters) {
+        self.kill();
+        self.0.disk.lose_since(then);
     }
 
     /// The store itself.

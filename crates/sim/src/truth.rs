@@ -129,3 +129,32 @@ impl Truth {
         self.with(|state| std::mem::take(&mut state.broken))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use atoll_domain::key::PublicKey;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn two_pods_on_one_device_and_a_lost_checkpoint_are_seen() {
+        let truth = Truth::new(&TrueTime::begin());
+        let (pod, machine) = (|n| PodId::from_random([n; 16]), Place::from("worker-0"));
+        let starts = |n, mask| truth.starts(pod(n), &machine, PublicKey([1; 32]), PublicKey([2; 32]), mask);
+        starts(1, 0b01);
+        starts(2, 0b10);
+        assert_eq!(truth.broken(), Vec::<String>::new());
+        truth.ends(pod(1));
+        starts(3, 0b01);
+        assert_eq!(truth.broken(), Vec::<String>::new());
+        starts(4, 0b10);
+        assert_eq!(truth.broken().len(), 1, "a device of pod 2");
+        let job = JobId::from_random([1; 16]);
+        truth.resumes(job, None);
+        truth.checkpoint(job, 8);
+        truth.resumes(job, Some(8));
+        assert_eq!(truth.broken(), Vec::<String>::new());
+        truth.resumes(job, None);
+        assert_eq!(truth.broken().len(), 1, "step 8 was acknowledged");
+    }
+}

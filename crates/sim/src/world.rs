@@ -1,10 +1,10 @@
 //! A whole world: made from its options, run to its end, judged.
 
 use std::cell::RefCell;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use anyhow::Context as _;
 use atoll_chain::RpcConfig;
 use atoll_chain::market::Market;
 use atoll_control::store::Store;
@@ -16,13 +16,13 @@ use crate::clock::{Clock, Error, TrueTime};
 use crate::disk::Disk;
 use crate::faults;
 use crate::genesis::{self, DEVICES, People};
-use crate::laws::Laws;
+use crate::laws::{self, Laws};
 use crate::machine::{Machine, Surroundings};
 use crate::net::{Net, Place};
 use crate::node::{self, Node};
 use crate::program::Clusters;
 use crate::random::Random;
-use crate::renter::{self, Known, Renter, Wish};
+use crate::renter::{self, Contact, Known, Placed, Renter, Wish};
 use crate::seed::Options;
 use crate::store::{Database, Tamper};
 use crate::trace::{Telling, Trace};
@@ -65,6 +65,8 @@ pub struct Planted {
     pub tamper: Option<Arc<dyn Tamper>>,
     /// On the chain, after each transaction and before the laws look.
     pub on_chain: Option<Watcher>,
+    /// Supervisors end no pod by themselves.
+    pub unguarded: bool,
 }
 
 impl std::fmt::Debug for Planted {
@@ -84,6 +86,8 @@ pub struct Verdict {
     pub events: u64,
     /// Transactions sent to the chain.
     pub transactions: u64,
+    /// Base units that suppliers were paid.
+    pub paid: u64,
     /// What was broken; nothing: all is well.
     pub broken: Vec<String>,
     /// What the renter saw in the end, a line a job.
@@ -128,6 +132,7 @@ pub fn run(options: &Options, planted: Planted, telling: Telling) -> Verdict {
                 hash: 0,
                 events: 0,
                 transactions: 0,
+                paid: 0,
                 broken: vec![format!("the world could not be made: {error:#}")],
                 jobs: Vec::new(),
                 timeline: Vec::new(),
@@ -168,13 +173,20 @@ impl Maker<'_> {
         place
     }
 
-    fn nodes(&self, planted: &Planted) -> (Vec<Node>, Vec<Database>) {
-        let shared = self.options.nodes > 1;
-        let places: Vec<Place> = (0..self.options.nodes).map(|n| self.place(format!("node-{n}"))).collect();
-        let at = if shared { self.place("database".to_owned()) } else { Arc::clone(&places[0]) };
-        let database = Database::new(&at, self.disk("database"), self.clock("database"));
+    /// The nodes and the database of an operator. Only the first has more than one node.
+    fn operator(&self, operator: usize, planted: &Planted) -> (Vec<Node>, Database) {
+        let (name, database, count) = match operator {
+            0 => ("node", "database".to_owned(), self.options.nodes),
+            _ => ("other-node", format!("database-{operator}"), 1),
+        };
+        let shared = count > 1;
+        let places: Vec<Place> = (0..count).map(|n| self.place(format!("{name}-{n}"))).collect();
+        let at = if shared { self.place(database.clone()) } else { Arc::clone(&places[0]) };
+        let database = Database::new(&at, self.disk(&database), self.clock(&database));
         let objects = Arc::new(InMemory::new());
-        let keys = [*self.people.node.seed(), *self.people.attestor.seed(), [7; 32]];
+        let secret = 7 + u8::try_from(operator).expect("few operators");
+        let keys = [*self.people.nodes[operator].seed(), *self.people.attestor.seed(), [secret; 32]];
+        let operators = self.options.operators;
         let node = |place: &Place| {
             Node::new(node::Inner {
                 place: Arc::clone(place),
@@ -187,17 +199,20 @@ impl Maker<'_> {
                 objects: Arc::clone(&objects),
                 keys,
                 tamper: planted.tamper.clone(),
+                operator,
+                turn: (operators > 1).then(|| format!("{operator}/{operators}")),
+                gone: AtomicBool::new(false),
                 own_database: !shared,
                 life: Mutex::default(),
                 control: Mutex::default(),
             })
         };
-        (places.iter().map(node).collect(), vec![database.clone()])
+        (places.iter().map(node).collect(), database.clone())
     }
 
-    fn workers(&self, network: Digest, nodes: &[Node], truth: &Truth) -> Vec<Worker> {
+    fn workers(&self, network: Digest, nodes: &[Node], truth: &Truth, guarded: bool) -> Vec<Worker> {
         let clusters = Clusters::default();
-        let operators = vec![nodes.iter().map(|node| Arc::clone(node.place())).collect::<Vec<Place>>()];
+        let operators: Vec<Vec<Place>> = (0..self.options.operators).map(|n| places_of(nodes, n)).collect();
         let worker = |number: usize| {
             let name = format!("worker-{number}");
             let machine = Machine::new(Surroundings {
@@ -207,6 +222,7 @@ impl Maker<'_> {
                 trace: self.trace.clone(),
                 truth: truth.clone(),
                 clusters: clusters.clone(),
+                guarded,
                 place: self.place(name),
             });
             let identity = Identity {
@@ -221,7 +237,7 @@ impl Maker<'_> {
         (0..self.options.workers).map(worker).collect()
     }
 
-    fn renter(&self, nodes: &[Node], api_key: String) -> Renter {
+    fn renter(&self, operators: Vec<Contact>) -> Renter {
         let place = self.place("renter".to_owned());
         let seed = self.random("renter rpc").bits();
         Renter::new(renter::Inner {
@@ -233,10 +249,10 @@ impl Maker<'_> {
             wallet: atoll_chain::Keypair::from_seed(&self.people.renter.seed()),
             mint: self.people.mint.address(),
             source: self.people.tokens(&self.people.renter),
-            api_key,
-            nodes: nodes.iter().map(|node| Arc::clone(node.place())).collect(),
+            operators,
             placed: Mutex::default(),
             broken: Mutex::default(),
+            forgetful: Mutex::default(),
             place,
         })
     }
@@ -253,7 +269,33 @@ impl Maker<'_> {
     }
 }
 
+fn places_of(nodes: &[Node], operator: usize) -> Vec<Place> {
+    nodes.iter().filter(|node| node.operator() == operator).map(|node| Arc::clone(node.place())).collect()
+}
+
 impl World {
+    /// The database that several nodes share, if any.
+    #[must_use]
+    pub fn shared_database(&self) -> Option<&Database> {
+        self.databases.iter().find(|it| self.nodes.iter().all(|node| node.place() != it.place()))
+    }
+
+    /// Whether an operator is gone for good.
+    #[must_use]
+    pub fn is_gone(&self, operator: usize) -> bool {
+        self.nodes.iter().any(|node| node.operator() == operator && node.is_gone())
+    }
+
+    /// Whether a wish has come to its end. Of an operator that is gone nobody says so but the chain, where the order is
+    /// closed then.
+    fn is_over(&self, placed: &Placed) -> bool {
+        match &placed.known {
+            Known::Refused(_) => true,
+            Known::Acknowledged(_, state, _) if state.is_final() => true,
+            _ => self.is_gone(placed.operator) && self.chain.with(|engine| !laws::is_open(engine, &placed.order)),
+        }
+    }
+
     /// Makes a world in which everything has just been started.
     ///
     /// # Errors
@@ -271,13 +313,19 @@ impl World {
         let chain = Chain::new(engine, options.finality, &net, "chain", &trace);
         let maker =
             Maker { options, time: time.clone(), trace: trace.clone(), net: net.clone(), chain: chain.clone(), people };
-        let (nodes, databases) = maker.nodes(&planted);
-        let api_key = maker.api_key(databases.first().context("no database")?).await?;
+        let (mut nodes, mut databases, mut contacts) = (Vec::new(), Vec::new(), Vec::new());
+        for operator in 0..options.operators {
+            let (its_nodes, database) = maker.operator(operator, &planted);
+            let api_key = maker.api_key(&database).await?;
+            contacts.push(Contact { nodes: places_of(&its_nodes, operator), api_key });
+            nodes.extend(its_nodes);
+            databases.push(database);
+        }
         let place: Place = "judge".into();
         let market = Market::new(chain.rpc(&place, |url| RpcConfig::new(url, 1)));
         let network = Digest(market.config().await?.value.header.network_root);
-        let workers = maker.workers(network, &nodes, &truth);
-        let renter = maker.renter(&nodes, api_key);
+        let workers = maker.workers(network, &nodes, &truth, !planted.unguarded);
+        let renter = maker.renter(contacts);
         let (watching, on_chain) = (laws.clone(), planted.on_chain);
         chain.watch(Box::new(move |engine| {
             if let Some(change) = &on_chain {
@@ -301,8 +349,9 @@ impl World {
         self.workers.iter().for_each(Worker::start);
         let wishes = Random::new(options.seed, "wishes");
         let devices = options.workers as u64 * u64::from(DEVICES);
-        for _ in 0..options.jobs {
-            let wish = Wish::draw(&wishes, options.quiet_at / 2, devices);
+        for n in 0..options.jobs {
+            let drawn = Wish::draw(&wishes, options.quiet_at / 2, devices);
+            let wish = options.wishes.get(n).copied().unwrap_or(drawn);
             tokio::spawn(self.renter.clone().carry_out(wish));
         }
         let faults = faults::carry_out(&self, options);
@@ -341,34 +390,33 @@ impl World {
     /// Whether nothing is left to be done.
     fn is_settled(&self, options: &Options) -> bool {
         let placed = self.renter.placed();
-        let is_over = |known: &Known| match known {
-            Known::Nothing | Known::Unknown => false,
-            Known::Refused(_) => true,
-            Known::Acknowledged(_, state, _) => state.is_final(),
-        };
-        placed.len() == options.jobs && placed.iter().all(|it| is_over(&it.known)) && self.unlinked().is_empty()
+        placed.len() == options.jobs && placed.iter().all(|it| self.is_over(it)) && self.unlinked().is_empty()
     }
 
-    /// Workers that no node has a link to.
-    fn unlinked(&self) -> Vec<Place> {
-        let linked = |worker: &&Worker| {
+    /// Workers that an operator has no link to, by its number.
+    fn unlinked(&self) -> Vec<(usize, Place)> {
+        let linked = |operator: usize, worker: &Worker| {
             let id = atoll_domain::id::WorkerId::of_device_key(&worker.device());
-            self.nodes.iter().filter_map(Node::control).any(|control| control.links.is_linked(id))
+            let mut nodes = self.nodes.iter().filter(|node| node.operator() == operator);
+            nodes.any(|node| node.control().is_some_and(|control| control.links.is_linked(id)))
         };
-        self.workers.iter().filter(|worker| !linked(worker)).map(|worker| Arc::clone(worker.place())).collect()
+        let there = (0..self.databases.len()).filter(|operator| !self.is_gone(*operator));
+        there
+            .flat_map(|operator| self.workers.iter().map(move |worker| (operator, worker)))
+            .filter(|(operator, worker)| !linked(*operator, worker))
+            .map(|(operator, worker)| (operator, Arc::clone(worker.place())))
+            .collect()
     }
 
     fn unsettled(&self, options: &Options) {
         self.chain.with(|engine| self.laws.check(engine));
         for (number, it) in self.renter.placed().iter().enumerate() {
-            let over = matches!(&it.known, Known::Refused(_))
-                || matches!(&it.known, Known::Acknowledged(_, state, _) if state.is_final());
-            if !over {
+            if !self.is_over(it) {
                 self.laws.break_(format!("job {number} has not come to its end: {:?}", it.known));
             }
         }
-        for worker in self.unlinked() {
-            self.laws.break_(format!("{worker} has no link"));
+        for (operator, worker) in self.unlinked() {
+            self.laws.break_(format!("{worker} has no link to operator {operator}"));
         }
         if self.renter.placed().len() < options.jobs {
             self.laws.break_("a job was never submitted".to_owned());
@@ -382,6 +430,7 @@ impl World {
             hash: self.trace.hash(),
             events: self.trace.events(),
             transactions: self.chain.transactions(),
+            paid: self.chain.with(|engine| self.laws.paid(engine)),
             broken: self.laws.broken(),
             jobs,
             timeline: self.trace.timeline(),

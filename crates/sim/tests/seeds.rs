@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use atoll_sim::faults::Fault;
 use atoll_sim::planted::{BUGS, LENGTH};
+use atoll_sim::renter::Wish;
 use atoll_sim::seed::Options;
 use atoll_sim::trace::Telling;
 use atoll_sim::world::{self, Planted, Verdict};
@@ -63,6 +64,60 @@ fn killed_while_they_work_nodes_and_workers_lose_nothing() {
     let verdict = live(&Options { script: (0..20).map(kill).collect(), ..Options::calm(4, 3 * MINUTE) });
     assert_eq!(verdict.broken, Vec::<String>::new());
     assert!(verdict.jobs[0].contains("Succeeded"), "{:#?}", verdict.timeline);
+}
+
+/// A job that runs until its leases end.
+const ENDLESS: Wish =
+    Wish { at: Duration::from_secs(2), devices: 1, steps: 4_000, fails: false, checkpoints: true, stopped_after: None };
+
+/// The worker is gone from before the end of its pod's lease until long after, and nobody tells the pod anything.
+fn left_alone() -> Options {
+    let gone = Fault::WorkerKilled { worker: 0, away: Duration::from_secs(270) };
+    let script = vec![(Duration::from_secs(25), gone)];
+    Options { workers: 1, wishes: vec![ENDLESS], script, ..Options::calm(5, 5 * MINUTE) }
+}
+
+#[test]
+fn a_pod_that_nobody_tells_anything_ends_with_its_lease_and_one_that_does_not_is_seen() {
+    let verdict = live(&left_alone());
+    assert_eq!(verdict.broken, Vec::<String>::new());
+    let ended = |line: &String| line.contains("the lease and its grace are over");
+    assert!(verdict.timeline.iter().any(ended), "{:#?}", verdict.timeline);
+    let planted = Planted { unguarded: true, ..Planted::default() };
+    let verdict = world::run(&left_alone(), planted, Telling::default());
+    assert!(verdict.broken.iter().any(|it| it.contains("runs after its lease and grace")), "{:#?}", verdict.broken);
+}
+
+#[test]
+fn an_operator_that_vanishes_leaves_an_order_that_the_other_one_settles() {
+    let options = Options {
+        operators: 2,
+        vanishes: Some(Duration::from_secs(25)),
+        wishes: vec![ENDLESS],
+        ..Options::calm(7, 5 * MINUTE)
+    };
+    let verdict = live(&options);
+    assert_eq!(verdict.broken, Vec::<String>::new());
+    assert!(verdict.jobs[0].contains("Running"), "it was given to the one that vanished: {:?}", verdict.jobs);
+    // The one that vanished saw some 15 seconds of it. The cheapest worker gets 50,000 base units a second.
+    assert!(verdict.paid > 100 * 50_000, "{} is paid: {:#?}", verdict.paid, verdict.timeline);
+}
+
+#[test]
+fn a_store_that_comes_back_old_forgets_nothing_for_good() {
+    let lie = |n: u64| {
+        let lasts = Duration::from_secs(2 + 3 * n);
+        (Duration::from_secs(3 + 20 * n), Fault::SyncsLie { operator: 0, lasts, away: Duration::from_secs(1) })
+    };
+    let verdict = live(&Options { jobs: 2, script: (0..5).map(lie).collect(), ..Options::calm(4, 3 * MINUTE) });
+    assert_eq!(verdict.broken, Vec::<String>::new());
+    assert!(verdict.jobs.iter().all(|job| job.contains("Succeeded")), "{:#?}", verdict.timeline);
+}
+
+/// Pods that began after their worker had linked to the other operator were nothing that it knew of.
+#[test]
+fn seed_5_two_operators_one_vanishes() {
+    holds(&Options::draw(5, 5 * MINUTE));
 }
 
 #[test]
