@@ -106,6 +106,21 @@ impl Postgres {
         }
     }
 
+    /// Runs SQL in one of its databases; gives the rows as `psql` prints them, bare.
+    ///
+    /// # Errors
+    /// What `psql` says.
+    #[allow(dead_code, reason = "several crates' tests include this file, and not all of them ask the database")]
+    pub(crate) fn run(&self, database: &str, sql: &str) -> Result<String> {
+        let arguments = ["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--set", "ON_ERROR_STOP=1"];
+        let mut psql = command(find()?.join("psql"))?;
+        let output = psql.args(arguments).args(["--command", sql, &self.url(database)]).output()?;
+        if !output.status.success() {
+            bail!("psql: {}", String::from_utf8_lossy(&output.stderr).trim());
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
     /// Starts the watch, which owns the folder from here on; `None` when the port was taken meanwhile.
     fn serve(binaries: &Path, folder: &Path, password: String) -> Result<Option<Self>> {
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();

@@ -1,4 +1,5 @@
-//! Three nodes over one PostgreSQL, two of which die while PostgreSQL restarts, under a job whose pod notices nothing.
+//! Three nodes over one PostgreSQL, two of which die while PostgreSQL restarts, under a job whose pod notices nothing. A
+//! newer node has been there meanwhile and has left its steps in the schema, and its words in the job.
 
 use std::fs;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -16,6 +17,16 @@ use crate::processes::{self, Process};
 
 /// How soon the client has an answer after a node died, by its list of servers.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(2);
+
+/// What a newer node leaves in the store, as docs/operators/upgrade.md allows it: a step that only adds, and a field of each
+/// job. Only this part of it is here; a build of a later release is not.
+const NEWER: &str = "begin; \
+     create table newer_things (id text primary key); \
+     alter table jobs add column newer text; \
+     insert into atoll_schema select max(number) + 1, 'newer', sha256('newer') from atoll_schema; \
+     update jobs set generation = generation + 1, \
+         changing = jsonb_set(changing::jsonb, '{newer}', '\"kept\"')::text; \
+     commit";
 
 /// A node beside the one that `atoll dev` started. It dies with this process.
 struct Node {
@@ -97,6 +108,9 @@ pub(crate) fn two_of_three_nodes_die_and_nothing_is_lost(network: &mut Network, 
     let supervisor = Process::of(u32::try_from(keeper_of(&folder).unwrap().pid).unwrap()).unwrap();
     let in_pod = supervisor.children();
     assert!(!in_pod.is_empty());
+    postgres.run("postgres", NEWER).unwrap();
+    // Started again, the older one finds its way about, too.
+    beside(network, &store, "node-4").kill();
 
     for last in [false, true] {
         let at = until("the link stands", || holder(&nodes, network.agent("worker-1")));
@@ -122,6 +136,8 @@ pub(crate) fn two_of_three_nodes_die_and_nothing_is_lost(network: &mut Network, 
     finish(network);
     let ended = job.until(network, "its success", |now| (now["state"] == "succeeded").then(|| now.clone()));
     assert_eq!(ended["attempt"], 1, "{ended}");
+    let kept = format!("select changing::jsonb ->> 'newer' from jobs where id = '{}'", job.id);
+    assert_eq!(postgres.run("postgres", &kept).unwrap().trim(), "kept", "a newer node's field of the job is gone");
     let output = text(&job.output(network));
     let ticks: Vec<&str> = output.lines().filter(|line| line.starts_with("tick ")).collect();
     assert!(ticks.iter().enumerate().all(|(n, line)| *line == format!("tick {}", n + 1)), "{output}");
