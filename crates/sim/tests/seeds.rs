@@ -120,6 +120,12 @@ fn seed_5_two_operators_one_vanishes() {
     holds(&Options::draw(5, 5 * MINUTE));
 }
 
+/// A store came back 4 s old; what its pod had served since was carried, and counted again when the meter came.
+#[test]
+fn seed_294_a_store_that_comes_back_old_counts_nothing_twice() {
+    holds(&Options::draw(294, 5 * MINUTE));
+}
+
 #[test]
 fn every_planted_bug_is_found() {
     for bug in BUGS {

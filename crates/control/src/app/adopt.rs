@@ -261,33 +261,53 @@ fn served_ms(pod: &Pod) -> u64 {
     claimed.min(pod.observation.observed_ms)
 }
 
+/// What was attested or paid of one lease.
+#[derive(Clone, Copy, Debug)]
+pub struct Attested {
+    /// Device-seconds.
+    pub device_seconds: u64,
+    /// The time up to which they were served.
+    pub until: UnixMs,
+}
+
 /// Shares out what was attested of one lease: pods whose signed meter says more than was seen of them since are credited
-/// up to that meter; gives what is left, which pods served that nobody knows any more. Pure.
+/// up to that meter, and those that the store knows to run, with a meter as old as the store, with the time since it saw
+/// them last. Gives what is left, which pods served that nobody knows any more. Pure.
 ///
-/// Afterwards a pod's seconds and the rest give at least what was attested, and go on with what is seen from now on.
+/// Afterwards a pod's seconds and the rest go on with what is seen from now on, and never beyond the meters. Where a meter
+/// is old they are less than what was attested until it comes: a leaf takes nothing back.
 #[must_use]
-pub fn share_attested(attested_device_seconds: u64, pods: &mut [&mut Pod]) -> u64 {
+pub fn share_attested(attested: Attested, pods: &mut [&mut Pod]) -> u64 {
     let devices = |pod: &Pod| u64::from(pod.mask.count_ones()).max(1);
     let counted: u64 = pods.iter().map(|pod| served_ms(pod) / 1000 * devices(pod)).sum();
-    let mut missing = attested_device_seconds.saturating_sub(counted);
-    for pod in pods {
+    let mut missing = attested.device_seconds.saturating_sub(counted);
+    for pod in pods.iter_mut() {
         let claimed = pod.usage.map_or(0, |usage| usage.statement.served_ms);
         let room_s = claimed.saturating_sub(pod.observation.observed_ms) / 1000;
         let give_s = room_s.min(missing / devices(pod));
         pod.observation.observed_ms += give_s * 1000;
         missing -= give_s * devices(pod);
     }
+    for pod in pods.iter_mut().filter(|pod| !pod.state.is_over()) {
+        let Some(seen) = pod.observation.last_seen else { continue };
+        let unseen_s = attested.until.since(seen).as_millis().div_ceil(1000);
+        let give_s = missing.div_ceil(devices(pod)).min(u64::try_from(unseen_s).unwrap_or(u64::MAX));
+        pod.observation.observed_ms = pod.observation.observed_ms.saturating_add(give_s.saturating_mul(1000));
+        missing = missing.saturating_sub(give_s.saturating_mul(devices(pod)));
+    }
     missing
 }
 
 /// What was attested or paid of every lease of an order that stands.
-async fn attested(control: &Control, order: &Address) -> anyhow::Result<BTreeMap<Address, u64>> {
+async fn attested(control: &Control, order: &Address) -> anyhow::Result<BTreeMap<Address, Attested>> {
     let mut all = BTreeMap::new();
     for (address, lease) in chain::leases(control, order).await? {
         let epoch = control.store.epoch_with_lease(&address).await?;
         let leaf = epoch.and_then(|epoch| epoch.leaves.into_iter().find(|leaf| leaf.lease == address));
-        let said = leaf.map_or(0, |leaf| leaf.device_seconds);
-        all.insert(address, said.max(lease.device_seconds_paid));
+        let leaf = leaf.filter(|leaf| leaf.device_seconds >= lease.device_seconds_paid);
+        let until = leaf.as_ref().map(|leaf| UnixMs::from_secs(u64::try_from(leaf.until).unwrap_or_default()));
+        let device_seconds = leaf.map_or(lease.device_seconds_paid, |leaf| leaf.device_seconds);
+        all.insert(address, Attested { device_seconds, until: until.unwrap_or_else(|| control.now()) });
     }
     Ok(all)
 }

@@ -145,10 +145,11 @@ fn what_was_attested_stands_and_goes_on_from_there() {
         let stray = Stray { usage, observation, ..stray };
         pod_of(JobId::from_random([1; 16]), None, &stray, OverlayIndex::new(u16::from(n)).unwrap(), PodState::Running)
     };
+    let attested = |device_seconds| Attested { device_seconds, until: UnixMs(20_000) };
     let total = |pods: &[&mut Pod], left: u64| pods.iter().map(|pod| served_ms(pod) / 1000).sum::<u64>() + left;
     // One pod, all of it: 600 s were attested, the old store has seen 300 of them, the meter says 610.
     let mut one = pod(0, 610, 300);
-    assert_eq!(share_attested(600, &mut [&mut one]), 0);
+    assert_eq!(share_attested(attested(600), &mut [&mut one]), 0);
     assert_eq!(served_ms(&one), 600_000);
     one.observation.observed_ms += 10_000;
     assert_eq!(served_ms(&one), 610_000, "and from there on it counts as it is seen");
@@ -156,12 +157,35 @@ fn what_was_attested_stands_and_goes_on_from_there() {
     assert_eq!(served_ms(&one), 610_000, "never beyond the meter");
     // An earlier pod of the lease is forgotten by everybody: its part is carried.
     let mut later = pod(0, 60, 0);
-    let left = share_attested(150, &mut [&mut later]);
+    let left = share_attested(attested(150), &mut [&mut later]);
     assert_eq!((left, total(&[&mut later], left)), (90, 150));
     // Nothing was attested: nothing is credited, whatever the meter says.
     let mut new = pod(0, 500, 3);
-    assert_eq!((share_attested(0, &mut [&mut new]), served_ms(&new)), (0, 3_000));
+    assert_eq!((share_attested(attested(0), &mut [&mut new]), served_ms(&new)), (0, 3_000));
     let (mut a, mut b) = (pod(0, 100, 0), pod(1, 50, 0));
-    let left = share_attested(120, &mut [&mut a, &mut b]);
+    let left = share_attested(attested(120), &mut [&mut a, &mut b]);
     assert_eq!((left, total(&[&mut a, &mut b], left)), (0, 120));
+}
+
+/// A store that came back 4 s old knows the pod, with the meter of then.
+#[test]
+fn what_a_running_pod_served_since_the_store_was_written_is_not_counted_again_when_its_meter_comes() {
+    let mut stray = stray(0, 3);
+    stray.mask = 0b11;
+    let pod = |state| {
+        let usage = Some(usage(stray.id, stray.lease, 16_000));
+        let observation = Observation { observed_ms: 15_500, last_seen: Some(UnixMs(16_000)) };
+        let stray = Stray { usage, observation, ..stray.clone() };
+        pod_of(JobId::from_random([1; 16]), None, &stray, OverlayIndex::new(0).unwrap(), state)
+    };
+    let attested = |device_seconds| Attested { device_seconds, until: UnixMs(20_000) };
+    let mut runs = pod(PodState::Running);
+    assert_eq!(share_attested(attested(2 * 19), &mut [&mut runs]), 0);
+    // Its worker is seen again, and the time between counts as it does after any short silence.
+    runs.observation = runs.observation.beat(UnixMs(21_000));
+    runs.usage = Some(usage(runs.id, runs.lease, 21_000));
+    assert_eq!(served_ms(&runs), 21_000);
+    // More than it can have served is another's; and one that was over by then served nothing since.
+    assert_eq!(share_attested(attested(2 * 30), &mut [&mut pod(PodState::Running)]), 2 * (30 - 15 - 4));
+    assert_eq!(share_attested(attested(2 * 19), &mut [&mut pod(PodState::Exited)]), 2 * 4);
 }
