@@ -290,10 +290,14 @@ pub fn share_attested(attested: Attested, pods: &mut [&mut Pod]) -> u64 {
     }
     for pod in pods.iter_mut().filter(|pod| !pod.state.is_over()) {
         let Some(seen) = pod.observation.last_seen else { continue };
-        let unseen_s = attested.until.since(seen).as_millis().div_ceil(1000);
-        let give_s = missing.div_ceil(devices(pod)).min(u64::try_from(unseen_s).unwrap_or(u64::MAX));
-        pod.observation.observed_ms = pod.observation.observed_ms.saturating_add(give_s.saturating_mul(1000));
-        missing = missing.saturating_sub(give_s.saturating_mul(devices(pod)));
+        let claimed = pod.usage.map_or(0, |usage| usage.statement.served_ms);
+        let unseen_s = u64::try_from(attested.until.since(seen).as_millis().div_ceil(1000)).unwrap_or(u64::MAX);
+        // What an earlier adoption credited is not credited again while the meter has not come.
+        let ahead_s = pod.observation.observed_ms.saturating_sub(claimed) / 1000;
+        let own_s = missing.div_ceil(devices(pod)).min(ahead_s.saturating_add(unseen_s));
+        let give_ms = own_s.saturating_sub(ahead_s).saturating_mul(1000);
+        pod.observation.observed_ms = pod.observation.observed_ms.saturating_add(give_ms);
+        missing = missing.saturating_sub(own_s.saturating_mul(devices(pod)));
     }
     missing
 }

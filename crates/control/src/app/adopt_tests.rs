@@ -181,6 +181,8 @@ fn what_a_running_pod_served_since_the_store_was_written_is_not_counted_again_wh
     let attested = |device_seconds| Attested { device_seconds, until: UnixMs(20_000) };
     let mut runs = pod(PodState::Running);
     assert_eq!(share_attested(attested(2 * 19), &mut [&mut runs]), 0);
+    let credited = runs.observation;
+    assert_eq!((share_attested(attested(2 * 19), &mut [&mut runs]), runs.observation), (0, credited), "once is enough");
     // Its worker is seen again, and the time between counts as it does after any short silence.
     runs.observation = runs.observation.beat(UnixMs(21_000));
     runs.usage = Some(usage(runs.id, runs.lease, 21_000));
