@@ -187,6 +187,7 @@ all! {
     AddFraudElement<'a>,
     ExecuteSlash,
     SettleBatch<'a>,
+    SettleMixed<'a>,
 }
 
 /// Numbers that are decided and not built yet: the next instruction of that name takes its number.

@@ -70,6 +70,7 @@ fn dispatch(tag: u8, cx: &mut Cx<'_>) -> Outcome {
         ix::AddFraudElement::TAG => handler::add_fraud_element::run(cx),
         ix::ExecuteSlash::TAG => handler::execute_slash::run(cx),
         ix::SettleBatch::TAG => handler::settle_batch::run(cx),
+        ix::SettleMixed::TAG => handler::settle_mixed::run(cx),
         _ => Err(Error::InstructionUnknown.into()),
     }
 }

@@ -233,6 +233,22 @@ impl Attested {
     }
 }
 
+impl Attested {
+    /// The settlement of neighbouring leaves, from the one at `first` on, each of another order.
+    pub fn settle_mixed(&self, first: usize, orders: &[Address]) -> Call {
+        let leaves = &self.leaves[first..first + orders.len()];
+        let path = self.path(first).1[orders.len().trailing_zeros() as usize..].to_vec();
+        let epoch = epoch(self.index, &self.root);
+        let mut metas = ix::SettleMixedAccounts { epoch, config: config() }.metas().to_vec();
+        let written = orders.iter().copied().chain(leaves.iter().map(|leaf| leaf.lease));
+        metas.extend(written.map(|address| Meta { address, signer: false, writable: true }));
+        let said: Vec<_> = leaves.iter().map(ix::said).collect();
+        let first_leaf = u32::try_from(first).unwrap();
+        let data = ix::SettleMixed { first_leaf, leaves: &said, path: Hashes::new(&path) };
+        Call::new("settle_mixed", &metas, data.encode().unwrap())
+    }
+}
+
 /// A leaf that says some seconds up to a time.
 pub fn leaf(lease: Address, device_seconds: u64, until: i64) -> Leaf {
     Leaf { lease, device_seconds, until, flags: 0, slots_root: [3; 32] }

@@ -1,7 +1,7 @@
 //! Many leases settled at once, and that it is the same as one by one.
 
 use atoll_interface::{
-    Error, Hashes, instruction as ix,
+    Address, Error, Hashes, instruction as ix,
     layout::{Lease, Order},
     merkle::Leaf,
 };
@@ -111,4 +111,73 @@ fn a_batch_is_whole_aligned_and_of_one_order() {
     let stale = Leaf { device_seconds: 20, ..leaf(party.lease(1), 0, until) };
     let tree = world.attest(&[leaf(party.lease(0), 21, until), stale]);
     world.refused(&tree.settle_batch(0, 2, party.order()), Error::LeafStale);
+}
+
+/// Four orders of one renter each, with a lease on a supplier of its own, and a root with their leaves from place 4 on.
+fn mixed() -> (World, Vec<Party>, Attested) {
+    let mut world = World::new();
+    let parties: Vec<Party> = ["a", "b", "c", "d"].map(|name| Party::ready(&mut world, name, 1)).into();
+    for party in &parties {
+        world.must(&party.post(1));
+        world.must(&party.fill(0, 0, &[1]));
+    }
+    world.wait(50);
+    let until = world.now();
+    let mut leaves = vec![leaf([9; 32], 1, until); 4];
+    leaves.extend((20..).zip(&parties).map(|(seconds, party)| leaf(party.lease(0), seconds, until)));
+    leaves.extend([leaf([9; 32], 1, until); 3]);
+    let tree = world.attest(&leaves);
+    (world, parties, tree)
+}
+
+fn books(world: &World, parties: &[Party]) -> Vec<(Order, Lease)> {
+    parties.iter().map(|party| (world.read(party.order()), world.read(party.lease(0)))).collect()
+}
+
+#[test]
+fn a_batch_of_several_orders_books_what_its_leaves_book_one_by_one() {
+    let (mut world, parties, tree) = mixed();
+    for (at, party) in (4..).zip(&parties) {
+        world.must(&tree.settle(at, party.order()));
+    }
+    let wanted = books(&world, &parties);
+    for count in [1, 2, 4] {
+        let (mut world, parties, tree) = mixed();
+        let orders: Vec<Address> = parties.iter().map(Party::order).collect();
+        for (first, orders) in (4..).step_by(count).zip(orders.chunks(count)) {
+            world.must(&tree.settle_mixed(first, orders));
+        }
+        assert_eq!(books(&world, &parties), wanted, "{count} at once");
+    }
+}
+
+#[test]
+fn in_a_batch_of_several_orders_each_pays_for_its_own_leases_only() {
+    let (mut world, parties, tree) = mixed();
+    let orders: Vec<Address> = parties.iter().map(Party::order).collect();
+    let before = books(&world, &parties);
+    let good = tree.settle_mixed(4, &orders);
+    // Orders swapped, one for all, too few, not writable; an odd or too large number of leaves.
+    let swapped = [orders[1], orders[0], orders[2], orders[3]];
+    for wrong in [swapped, [orders[0]; 4]] {
+        world.refused(&tree.settle_mixed(4, &wrong), Error::AddressWrong);
+    }
+    for at in 2..10 {
+        let mut call = good.clone();
+        call.metas[at].writable = false;
+        world.refused(&call, Error::NotWritable);
+    }
+    for keep in [9, 5, 2] {
+        let mut call = good.clone();
+        call.metas.truncate(keep);
+        world.refused(&call, Error::AccountsMissing);
+    }
+    static SAID: [[u8; ix::SAID_LEN]; 8] = [[0; ix::SAID_LEN]; 8];
+    for count in [0, 3, 8] {
+        let data = ix::SettleMixed { first_leaf: 4, leaves: &SAID[..count], path: Hashes::new(&[]) };
+        let odd = Call { data: data.encode().unwrap().as_slice().to_vec(), ..good.clone() };
+        world.refused(&odd, Error::InstructionMalformed);
+    }
+    assert_eq!(books(&world, &parties), before);
+    world.must(&good);
 }

@@ -89,6 +89,7 @@ fn measure() -> BTreeMap<String, u64> {
     meter.measure("", &party.close_page());
     fraud(&mut meter);
     batches(&mut meter);
+    mixed(&mut meter);
     let votes = [(7, [1; 32]), (7, [2; 32])];
     meter.measure("", &meter.world.prove(meter.world.admin, meter.world.attestor, votes));
     meter.units
@@ -118,6 +119,23 @@ fn batches(meter: &mut Meter) {
         let tree = meter.world.attest(&leaves);
         meter.measure(&format!("{count} of 2^10"), &tree.settle_batch(0, count, party.order()));
     }
+}
+
+/// Four leases of four orders settled at once, in a tree as deep as fits in a transaction.
+fn mixed(meter: &mut Meter) {
+    let parties = ["d", "e", "f", "g"].map(|name| Party::ready(&mut meter.world, name, 1));
+    for party in &parties {
+        meter.world.must(&party.post(1));
+        meter.world.must(&party.fill(0, 0, &[1]));
+    }
+    meter.world.wait(50);
+    let until = meter.world.now();
+    let mut leaves = vec![leaf([1; 32], 1, 1); 1 << 13];
+    for (place, party) in leaves.iter_mut().zip(&parties) {
+        *place = leaf(party.lease(0), 10, until);
+    }
+    let tree = meter.world.attest(&leaves);
+    meter.measure("4 of 2^13", &tree.settle_mixed(0, &parties.each_ref().map(Party::order)));
 }
 
 /// A case as it is brought at the largest side, and one element at sides that a card takes.

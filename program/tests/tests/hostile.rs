@@ -205,7 +205,7 @@ fn no_signer_no_account_no_byte_can_be_another() {
 
     // Those of the network and of fraud here below, the proof in `faults`, many leases in `batch`.
     let network = ["init", "set_catalogue", "set_feed", "register_attestor", "post_epoch", "set_rules"];
-    let elsewhere = [&network[..], &FRAUD, &["prove_equivocation", "settle_batch"]].concat();
+    let elsewhere = [&network[..], &FRAUD, &["prove_equivocation", "settle_batch", "settle_mixed"]].concat();
     leave(&mut script, &a, &b);
     assert_eq!(script.covered.len() + elsewhere.len(), TABLE.len(), "{:?}", script.covered);
     assert!(script.tried > 1_000, "only {} mutations were tried", script.tried);

@@ -9,6 +9,8 @@ use crate::{
 
 /// Leaves of one batch at most.
 pub const BATCH_MAX: usize = 8;
+/// Leaves of one batch of several orders at most: each brings its order's account along.
+pub const MIXED_MAX: usize = 4;
 /// Bytes of a leaf without its lease: device-seconds u64 ‖ until i64 ‖ flags ‖ slots root, little-endian.
 pub const SAID_LEN: usize = 8 + 8 + 1 + 32;
 
@@ -27,6 +29,23 @@ instructions! {
     SettleBatchAccounts {
         /// [`crate::seeds::order`]
         order: writable,
+        /// [`crate::seeds::epoch`]
+        epoch: readonly,
+        /// [`crate::seeds::config`]
+        config: readonly,
+    }
+
+    /// Books neighbouring leaves of several orders' leases under one path, as [`SettleBatch`] does of one: 1, 2 or 4. The
+    /// orders follow the accounts below, one a leaf, and then the leases, all writable, in the order of their leaves.
+    54 SettleMixed<'a> {
+        /// Place of the first leaf in its epoch's tree.
+        first_leaf: u32,
+        /// What each leaf says: [`said`].
+        leaves: &'a [[u8; SAID_LEN]],
+        /// The path of the node above them all.
+        path: Hashes<'a>,
+    }
+    SettleMixedAccounts {
         /// [`crate::seeds::epoch`]
         epoch: readonly,
         /// [`crate::seeds::config`]

@@ -33,6 +33,7 @@ pub(crate) mod set_feed;
 pub(crate) mod set_rules;
 pub(crate) mod settle_batch;
 pub(crate) mod settle_lease;
+pub(crate) mod settle_mixed;
 pub(crate) mod stake;
 pub(crate) mod unstake_request;
 pub(crate) mod unstake_withdraw;

@@ -32,7 +32,9 @@ pub(crate) fn run(cx: &mut Cx<'_>) -> Outcome {
         let (_, models) = Catalogue::view_table(&models)?;
         let model = models.iter().find(|model| model.id == slot.model);
         let bound = slot.bound(&*account::view::<Config>(cx.program, &config)?, model)?;
-        *slot = Slot { generation: slot.generation, ..Slot::ZERO };
+        let generation = slot.generation;
+        *slot = Slot::ZERO;
+        slot.generation = generation;
         key.retired_at = now()?;
         header.free_slots = header.free_slots.checked_add(1).ok_or(Error::Overflow)?;
         bound

@@ -23,14 +23,7 @@ pub(crate) fn run(cx: &mut Cx<'_>) -> Outcome {
     let leases = cx.accounts.get_mut(SettleBatchAccounts::FLAGS.len()..).and_then(|rest| rest.get_mut(..count));
     let leases = leases.ok_or(Error::AccountsMissing)?;
     let now = now()?;
-    {
-        let epoch = account::view::<Epoch>(cx.program, &epoch)?;
-        let hold_s = account::view::<Config>(cx.program, &config)?.epoch_hold_s;
-        if epoch.final_at == 0 || now < epoch.final_at.saturating_add(i64::from(hold_s)) {
-            return Err(Error::EpochNotFinal.into());
-        }
-        expect_under(&epoch.root, leases, &batch)?;
-    }
+    expect_paid(cx.program, (&epoch, &config), leases, &batch, now)?;
     let order_address = *order.address().as_array();
     let mut order = account::view_mut::<Order>(cx.program, &mut order)?;
     order.ripen(now);
@@ -40,8 +33,24 @@ pub(crate) fn run(cx: &mut Cx<'_>) -> Outcome {
     Ok(())
 }
 
-/// Whether the leases' leaves stand side by side under the root.
+/// Whether the leases' leaves stand side by side under the epoch's root, and the root is out of its hold.
 #[inline(always)]
+pub(super) fn expect_paid(
+    program: &Address,
+    (epoch, config): (&AccountView, &AccountView),
+    leases: &[AccountView],
+    batch: &SettleBatch<'_>,
+    now: i64,
+) -> Outcome {
+    let epoch = account::view::<Epoch>(program, epoch)?;
+    let hold_s = account::view::<Config>(program, config)?.epoch_hold_s;
+    if epoch.final_at == 0 || now < epoch.final_at.saturating_add(i64::from(hold_s)) {
+        return Err(Error::EpochNotFinal.into());
+    }
+    expect_under(&epoch.root, leases, batch)
+}
+
+#[inline(never)]
 fn expect_under(root: &Hash, leases: &[AccountView], batch: &SettleBatch<'_>) -> Outcome {
     let mut hashes = [[0; 32]; BATCH_MAX];
     for ((hash, lease), said) in hashes.iter_mut().zip(leases).zip(batch.leaves) {
@@ -58,8 +67,9 @@ fn expect_under(root: &Hash, leases: &[AccountView], batch: &SettleBatch<'_>) ->
     }
 }
 
+/// Books one leaf.
 #[inline(always)]
-fn settle(
+pub(super) fn settle(
     program: &Address,
     (order, order_address): (&mut Order, &[u8; 32]),
     lease: &mut AccountView,
