@@ -108,6 +108,13 @@ errors! {
     66 NotEquivocation "the two votes are not of one key, one epoch and two roots";
     67 AttestorSlashed "the attestor was slashed for equivocation";
     68 HarmedRenterMissing "the device is leased: the case must name the lease, so that its renter is paid first";
+    69 LeaseFrozen "a dispute over the lease is open: nothing of it is settled or closed before the dispute ends";
+    70 HoldOver "the hold of the root is over: its leaves are not disputed any more";
+    71 CeilingWrong "a dispute says less than the leaf, and no less than what is settled";
+    72 DrawTooEarly "the slot whose hash draws the panel is not over yet";
+    73 NotOnPanel "the seat is not on the panel that votes, or its holder is a party of the dispute";
+    74 PanelVoteRepeated "the seat has voted on this dispute already";
+    75 DisputeStageWrong "the dispute is not in the stage that this step needs";
 }
 
 #[cfg(test)]

@@ -264,7 +264,7 @@ mod reward;
 mod rules;
 mod stake;
 
-pub use fault::{CASE_PROVEN, DISPUTE_APPEALED, DISPUTE_DECIDED, Dispute, FraudCase};
+pub use fault::{CASE_PROVEN, DISPUTE_APPEALED, DISPUTE_DRAWN, Dispute, FraudCase};
 pub use reward::{Claim, Reward, Vesting};
 pub use rules::{Proposal, RULES_GOVERNED, Rules, Vote};
 pub use stake::{AskKey, CO_STAKE_HELD, CO_STAKE_LEAVING, CO_STAKE_OFFERED, CO_STAKE_WAITING, CoStake};
@@ -625,7 +625,7 @@ plain! {
         version: u8,
         /// Bump of the account's address.
         bump: u8,
-        /// [`LEASE_FINAL`], [`LEASE_LOSS_BLAMED`], [`LEASE_COUNTED`], [`LEASE_FROZEN`], [`LEASE_CEILING`]
+        /// [`LEASE_FINAL`], [`LEASE_LOSS_BLAMED`], [`LEASE_COUNTED`], [`LEASE_FROZEN`], [`LEASE_JUDGED`]
         flags: u8,
         /// Number of the lease in its order.
         n: u16,
@@ -663,12 +663,14 @@ plain! {
         share_milli: u16,
         /// Zero.
         spare: u16,
-        /// With [`LEASE_CEILING`]: the most device-seconds that may ever be settled, by a dispute's verdict.
-        ceiling: u64,
+        /// By how many device-seconds verdicts of disputes lowered what may ever be settled.
+        unserved: u64,
         /// Spot: when the supplier takes the devices back; 0 without a notice.
         reclaim_at: i64,
+        /// When the last dispute over it ended, Unix seconds; 0 for none.
+        thawed_at: i64,
         /// Zero.
-        reserve: [u8; 16],
+        reserve: [u8; 8],
         /// Slots not released, one bit each.
         bitmap: [u8; BITMAP_LEN],
     }
@@ -802,8 +804,8 @@ pub const LEASE_LOSS_BLAMED: u8 = 2;
 pub const LEASE_COUNTED: u8 = 4;
 /// A dispute is open: nothing is settled.
 pub const LEASE_FROZEN: u8 = 8;
-/// A dispute ended in [`Lease::ceiling`].
-pub const LEASE_CEILING: u8 = 16;
+/// A verdict set what is settled: only a leaf of a later time says more.
+pub const LEASE_JUDGED: u8 = 16;
 /// The wallet revoked the key.
 pub const BUDGET_REVOKED: u8 = 1;
 

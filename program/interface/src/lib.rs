@@ -16,6 +16,7 @@ extern crate std;
 
 pub mod arithmetic;
 pub mod capacity;
+pub mod dispute;
 pub mod error;
 pub mod fill;
 pub mod fraud;

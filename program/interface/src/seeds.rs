@@ -118,6 +118,12 @@ pub const fn dispute<'a>(lease: &'a Address, index: &'a [u8; 8]) -> [&'a [u8]; 3
     [b"dispute", lease, index]
 }
 
+/// Seeds of the token account that holds a dispute's bonds; the dispute is the token owner.
+#[must_use]
+pub const fn dispute_vault(dispute: &Address) -> [&[u8]; 2] {
+    [b"pledge", dispute]
+}
+
 /// Seeds of [`crate::layout::Proposal`]; `n` is a u64.
 #[must_use]
 pub const fn proposal(n: &[u8; 8]) -> [&[u8]; 2] {

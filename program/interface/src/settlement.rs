@@ -11,8 +11,8 @@ use crate::{
     arithmetic::{add, fee, mul, rate, seconds_between, sub},
     fill::{Slots, bit, set_bit},
     layout::{
-        LEASE_FINAL, LEASE_LOSS_BLAMED, Lease, ORDER_STOPPED, Order, SLOT_DRAINING, SLOT_SLASHED, SLOT_SUSPENDED,
-        SLOT_USED, Slot,
+        LEASE_FINAL, LEASE_FROZEN, LEASE_JUDGED, LEASE_LOSS_BLAMED, Lease, ORDER_STOPPED, Order, SLOT_DRAINING,
+        SLOT_SLASHED, SLOT_SUSPENDED, SLOT_USED, Slot,
     },
     merkle::{FLAG_FINAL, FLAG_LOSS_BLAMED, Leaf},
 };
@@ -403,7 +403,7 @@ impl Lease {
     }
 
     /// Device-seconds that can have been served up to `now`:
-    /// `cap_base + devices_live * (min(now, end) - cap_since)`.
+    /// `cap_base + devices_live * (min(now, end) - cap_since)`, less what verdicts of disputes found unserved.
     ///
     /// # Errors
     /// [`Error::Overflow`] when the sum does not fit.
@@ -412,7 +412,7 @@ impl Lease {
             return Ok(0);
         }
         let running = mul(u64::from(self.devices_live), seconds_between(self.cap_since, now.min(self.end)))?;
-        add(self.cap_base, running)
+        Ok(add(self.cap_base, running)?.saturating_sub(self.unserved))
     }
 
     /// Releases slots: their cap stops at `effective_at` (kept between what is settled and now), the others' goes on.
@@ -462,13 +462,18 @@ impl Lease {
     /// Books a leaf: moves the difference between what it says and what was paid from escrow to `owed` and fees.
     ///
     /// # Errors
-    /// [`Error::LeafStale`] when it says less than was settled or is not of this lease's time, [`Error::AboveCap`] when
-    /// it says more than can have been served, [`Error::EscrowShort`] when the books are broken.
+    /// [`Error::LeaseFrozen`] while a dispute is open, [`Error::LeafStale`] when it says less than was settled or is not
+    /// of this lease's time, [`Error::AboveCap`] when it says more than can have been served, [`Error::EscrowShort`] when
+    /// the books are broken.
     pub fn settle(&mut self, order: &mut Order, leaf: &Leaf, now: i64) -> Result<(), Error> {
+        if self.flags & LEASE_FROZEN != 0 {
+            return Err(Error::LeaseFrozen);
+        }
         // A leaf reaches past the start of its lease: one of an earlier order at the same address does not.
         let stale = leaf.device_seconds < self.device_seconds_paid
             || leaf.until <= self.start.max(order.posted_at)
             || leaf.until < self.settled_until
+            || (leaf.until == self.settled_until && self.flags & LEASE_JUDGED != 0)
             || leaf.until > now;
         if stale {
             return Err(Error::LeafStale);
@@ -476,6 +481,11 @@ impl Lease {
         if leaf.device_seconds > self.cap(now)? {
             return Err(Error::AboveCap);
         }
+        self.book(order, leaf)
+    }
+
+    /// As [`Lease::settle`], once it is known that the leaf may be booked.
+    pub(crate) fn book(&mut self, order: &mut Order, leaf: &Leaf) -> Result<(), Error> {
         let before = Pay::of(self.rate, self.device_seconds_paid, order.fee_bps)?;
         let after = Pay::of(self.rate, leaf.device_seconds, order.fee_bps)?;
         let earned = sub(after.supplier(), before.supplier())?;
@@ -514,17 +524,20 @@ impl Lease {
     }
 
     /// Whether the lease may be closed: it holds no device, and its last second is settled, was never to be paid, or the
-    /// stall time has passed.
+    /// stall time has passed since its release and since a dispute over it ended.
     ///
     /// # Errors
-    /// [`Error::LeaseStillLive`], [`Error::LeaseUnsettled`].
+    /// [`Error::LeaseFrozen`], [`Error::LeaseStillLive`], [`Error::LeaseUnsettled`].
     pub fn check_close(&self, stall_s: u32, now: i64) -> Result<(), Error> {
+        if self.flags & LEASE_FROZEN != 0 {
+            return Err(Error::LeaseFrozen);
+        }
         if self.devices_live != 0 {
             return Err(Error::LeaseStillLive);
         }
         let unpaid = self.cap_base == 0;
         let settled = self.settled_until >= self.last_second();
-        let stalled = now >= self.released_at.saturating_add(i64::from(stall_s));
+        let stalled = now >= self.released_at.max(self.thawed_at).saturating_add(i64::from(stall_s));
         if unpaid || settled || stalled { Ok(()) } else { Err(Error::LeaseUnsettled) }
     }
 }

@@ -4,13 +4,13 @@ use crate::{
     instruction as handler,
     shared::{Cx, Outcome},
 };
-use atoll_interface::{Error, instruction as ix};
+use atoll_interface::{
+    Error,
+    instruction::{self as ix, ACCOUNTS_MAX},
+};
 use pinocchio::{AccountView, Address, ProgramResult, entrypoint::process_entrypoint};
 
-/// Accounts of the longest instruction; further ones are ignored.
-const ACCOUNTS_MAX: usize = 12;
-
-/// Called by the runtime.
+/// Called by the runtime. Accounts beyond the longest instruction's are ignored.
 ///
 /// # Safety
 /// `input` is the runtime's serialised input.
@@ -71,6 +71,10 @@ fn dispatch(tag: u8, cx: &mut Cx<'_>) -> Outcome {
         ix::ExecuteSlash::TAG => handler::execute_slash::run(cx),
         ix::SettleBatch::TAG => handler::settle_batch::run(cx),
         ix::SettleMixed::TAG => handler::settle_mixed::run(cx),
+        ix::OpenDispute::TAG => handler::open_dispute::run(cx),
+        ix::VoteDispute::TAG => handler::vote_dispute::run(cx),
+        ix::Appeal::TAG => handler::appeal::run(cx),
+        ix::CloseDispute::TAG => handler::close_dispute::run(cx),
         _ => Err(Error::InstructionUnknown.into()),
     }
 }

@@ -179,7 +179,7 @@ impl Default for World {
 pub struct Attested {
     pub index: u64,
     pub root: Hash,
-    leaves: Vec<Leaf>,
+    pub(crate) leaves: Vec<Leaf>,
 }
 
 impl Attested {
@@ -189,7 +189,7 @@ impl Attested {
         tree
     }
 
-    fn path(&self, at: usize) -> (Hash, Vec<Hash>) {
+    pub(crate) fn path(&self, at: usize) -> (Hash, Vec<Hash>) {
         let mut scratch: Vec<Hash> = self.leaves.iter().map(|leaf| leaf.hash(sha256)).collect();
         scratch.resize(padded_len(scratch.len()), [0; 32]);
         let mut path = [[0; 32]; DEPTH_MAX];

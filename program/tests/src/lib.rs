@@ -5,6 +5,7 @@
 //! litesvm does not.
 
 pub mod calls;
+pub mod disputes;
 pub mod frauds;
 pub mod reference;
 pub mod stakes;

@@ -98,6 +98,13 @@ impl World {
         world
     }
 
+    /// Another chain with the same accounts and keys.
+    pub fn copy(&self) -> Self {
+        let keys = self.keys.iter().map(|(address, key)| (*address, key.insecure_clone()));
+        let (svm, keys, largest) = (self.svm.clone(), keys.collect(), self.largest.clone());
+        Self { svm, keys, largest, ..*self }
+    }
+
     /// Puts other program bytes in the place of the present ones; the accounts stay.
     pub fn upgrade(&mut self, path: &Path) {
         self.svm.add_program_from_file(Pubkey::from(PROGRAM_ID), path).expect("the program loads");

@@ -7,11 +7,13 @@ use atoll_interface::{
     ATL,
     capacity::SIDE_MAX,
     instruction::{self as ix, TABLE},
+    layout::Dispute,
     settlement::Reason,
 };
 use atoll_market_tests::{
     Call, Party, World,
     calls::{CPU, DURATION_S, STAKE, fill_data, leaf},
+    disputes,
     frauds::Answer,
     stakes::{EXIT_WAIT_S, UNBOND_S},
     world::START,
@@ -90,6 +92,7 @@ fn measure() -> BTreeMap<String, u64> {
     fraud(&mut meter);
     batches(&mut meter);
     mixed(&mut meter);
+    dispute(&mut meter);
     let votes = [(7, [1; 32]), (7, [2; 32])];
     meter.measure("", &meter.world.prove(meter.world.admin, meter.world.attestor, votes));
     meter.units
@@ -136,6 +139,26 @@ fn mixed(meter: &mut Meter) {
     }
     let tree = meter.world.attest(&leaves);
     meter.measure("4 of 2^13", &tree.settle_mixed(0, &parties.each_ref().map(Party::order)));
+}
+
+/// A dispute with appeal, on a leaf of a tree of 2^14, judged by the one seat.
+fn dispute(meter: &mut Meter) {
+    let party = Party::ready(&mut meter.world, "h", 1);
+    meter.world.must(&party.post(1));
+    meter.world.must(&party.fill(0, 0, &[1]));
+    meter.world.wait(50);
+    let mut leaves = vec![leaf([1; 32], 1, 1); 1 << 14];
+    leaves[5] = leaf(party.lease(0), 40, meter.world.now());
+    let tree = meter.world.finalise(&leaves);
+    meter.measure("depth 14", &tree.dispute(party.renter, &party, 5, 10));
+    let at = disputes::dispute(party.lease(0), tree.index);
+    meter.world.set_slot(meter.world.read::<Dispute>(at).draw_slot + 1);
+    meter.measure("with the draw", &meter.world.vote_dispute(meter.world.attestor, at, ix::FOR_OPENER));
+    meter.world.set_time(meter.world.read::<Dispute>(at).vote_until);
+    meter.measure("", &meter.world.appeal(party.supplier, at));
+    meter.measure("", &meter.world.vote_dispute(meter.world.attestor, at, ix::FOR_OPENER));
+    meter.world.set_time(meter.world.read::<Dispute>(at).appeal_until);
+    meter.measure("after an appeal", &party.close_dispute(&meter.world, at));
 }
 
 /// A case as it is brought at the largest side, and one element at sides that a card takes.

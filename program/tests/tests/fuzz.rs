@@ -5,10 +5,16 @@
 //! looked at; then the call itself goes through.
 
 use atoll_fuzz::{Rng, mutate::mutated};
-use atoll_interface::{ATL, Address, PROGRAM_ID, TOKEN_PROGRAM_ID, settlement::Reason};
+use atoll_interface::{
+    ATL, Address, PROGRAM_ID, TOKEN_PROGRAM_ID,
+    instruction::{FOR_LEAF, FOR_OPENER},
+    layout::Dispute,
+    settlement::Reason,
+};
 use atoll_market_tests::{
     Call, Party, World,
     calls::{CPU, DURATION_S, FEED, STAKE, leaf},
+    disputes,
     frauds::Answer,
     stakes::{EXIT_WAIT_S, UNBOND_S},
     world::START,
@@ -141,6 +147,7 @@ fn walk(seed: u64, tries: u64) -> (u64, u64) {
     walk.step(&a.close_order(a.renter));
     leave(&mut walk, &a);
     accuse(&mut walk);
+    dispute(&mut walk);
     (walk.refused, walk.passed)
 }
 
@@ -164,7 +171,6 @@ fn leave(walk: &mut Walk, a: &Party) {
     walk.step(&a.unstake_withdraw());
     walk.step(&a.close_device_key(0, a.devices[1]));
     walk.step(&a.close_page());
-    walk.step(&walk.world.prove(walk.world.admin, walk.world.attestor, [(7, [1; 32]), (7, [2; 32])]));
 }
 
 /// The steps of a fraud, from two cases.
@@ -183,6 +189,28 @@ fn accuse(walk: &mut Walk) {
     }
     walk.step(&answers[0].show(wrong[1], Some((&answers[1], accuser))));
     walk.step(&b.execute_slash(accuser, &answers[0], Some(b.purse)));
+}
+
+/// The steps of a dispute with appeal, by the one seat; and that seat's own fault.
+fn dispute(walk: &mut Walk) {
+    let c = Party::ready(&mut walk.world, "c", 1);
+    walk.world.must(&walk.world.set_feed(FEED));
+    walk.world.must(&c.post(1));
+    walk.world.must(&c.fill(0, 0, &[1]));
+    walk.world.wait(50);
+    let until = walk.world.now();
+    let tree = walk.world.finalise(&[leaf(c.lease(0), 40, until)]);
+    walk.step(&tree.dispute(c.renter, &c, 0, 10));
+    let at = disputes::dispute(c.lease(0), tree.index);
+    walk.world.set_slot(walk.world.read::<Dispute>(at).draw_slot + 1);
+    let seat = walk.world.attestor;
+    walk.step(&walk.world.vote_dispute(seat, at, FOR_LEAF));
+    walk.world.set_time(walk.world.read::<Dispute>(at).vote_until);
+    walk.step(&walk.world.appeal(c.renter, at));
+    walk.step(&walk.world.vote_dispute(seat, at, FOR_OPENER));
+    walk.world.set_time(walk.world.read::<Dispute>(at).appeal_until);
+    walk.step(&c.close_dispute(&walk.world, at));
+    walk.step(&walk.world.prove(walk.world.admin, seat, [(7, [1; 32]), (7, [2; 32])]));
 }
 
 #[test]

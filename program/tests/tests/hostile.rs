@@ -6,11 +6,13 @@
 use atoll_interface::{
     ATL, Address, Error, SYSTEM_PROGRAM_ID, TOKEN_PROGRAM_ID,
     instruction::{self as ix, TABLE},
+    layout::Dispute,
     settlement::Reason,
 };
 use atoll_market_tests::{
     Call, Party, Refusal, World,
     calls::{DURATION_S, STAKE, leaf},
+    disputes::dispute,
     frauds::Answer,
     sha256,
     stakes::{EXIT_WAIT_S, UNBOND_S},
@@ -205,7 +207,8 @@ fn no_signer_no_account_no_byte_can_be_another() {
 
     // Those of the network and of fraud here below, the proof in `faults`, many leases in `batch`.
     let network = ["init", "set_catalogue", "set_feed", "register_attestor", "post_epoch", "set_rules"];
-    let elsewhere = [&network[..], &FRAUD, &["prove_equivocation", "settle_batch", "settle_mixed"]].concat();
+    let many = ["prove_equivocation", "settle_batch", "settle_mixed"];
+    let elsewhere = [&network[..], &FRAUD, &DISPUTE, &many].concat();
     leave(&mut script, &a, &b);
     assert_eq!(script.covered.len() + elsewhere.len(), TABLE.len(), "{:?}", script.covered);
     assert!(script.tried > 1_000, "only {} mutations were tried", script.tried);
@@ -282,6 +285,55 @@ fn no_account_of_a_fraud_can_be_another() {
         |party: &Party, index: usize| party.execute_slash(accusers[index], &answers[index + 2], Some(party.purse));
     script.step(&execute(&a, 0), &execute(&b, 1));
     assert_eq!(script.covered, BTreeSet::from(FRAUD));
+    assert!(script.tried > 300, "only {} mutations were tried", script.tried);
+}
+
+/// The steps of a dispute, each by itself.
+const DISPUTE: [&str; 4] = ["open_dispute", "vote_dispute", "appeal", "close_dispute"];
+
+#[test]
+fn no_account_of_a_dispute_can_be_another() {
+    let mut world = World::seated();
+    let (a, b) = (Party::ready(&mut world, "a", 1), Party::ready(&mut world, "b", 1));
+    for party in [&a, &b] {
+        world.must(&party.post(1));
+        world.must(&party.fill(0, 0, &[1]));
+    }
+    world.wait(50);
+    let until = world.now();
+    let tree = world.finalise(&[leaf(a.lease(0), 40, until), leaf(b.lease(0), 40, until)]);
+    let owners = [a.order(), a.budget()];
+    let mut script = Script { world, covered: BTreeSet::new(), tried: 0, owners };
+    script.step(&tree.dispute(a.renter, &a, 0, 10), &tree.dispute(b.renter, &b, 1, 20));
+    let [at, beside] = [&a, &b].map(|party| dispute(party.lease(0), tree.index));
+    script.world.set_slot(2_000);
+    for dispute in [at, beside] {
+        script.world.must(&script.world.draw(dispute));
+    }
+    // Seats of one panel alone: what a seat of both signs for one dispute is as good for the other.
+    let panels = [at, beside].map(|dispute| script.world.panel(dispute));
+    let only = |one: usize| panels[one].iter().copied().find(|seat| !panels[1 - one].contains(seat)).unwrap();
+    let [x, y] = [only(0), only(1)].map(|seat| script.world.seat(seat)[1]);
+    let vote = |world: &World, key, at| world.vote_dispute(key, at, ix::FOR_OPENER);
+    script.step(&vote(&script.world, x, at), &vote(&script.world, y, beside));
+    script.world.set_time(script.world.read::<Dispute>(at).vote_until);
+    script.step(&script.world.appeal(a.supplier, at), &script.world.appeal(b.supplier, beside));
+    for seat in 0..5 {
+        let key = script.world.seat(seat)[1];
+        for (at, choice) in [(at, ix::FOR_LEAF), (beside, ix::FOR_OPENER)] {
+            script.world.must(&script.world.vote_dispute(key, at, choice));
+        }
+    }
+    script.world.set_time(script.world.read::<Dispute>(at).appeal_until);
+    // One pays supplier, appellant and nobody's opener; the other the opener alone, twice.
+    let calls = [(&a, at), (&b, beside)].map(|(party, at)| party.close_dispute(&script.world, at));
+    let (mut copy, covered) = (script.world.copy(), script.covered.clone());
+    std::mem::swap(&mut script.world, &mut copy);
+    script.step(&calls[1], &calls[0]);
+    (script.world, script.covered) = (copy, covered);
+    script.owners = [b.order(), b.budget()];
+    script.step(&calls[0], &calls[1]);
+    assert_eq!(script.covered, BTreeSet::from(DISPUTE));
     assert!(script.tried > 300, "only {} mutations were tried", script.tried);
 }
 

@@ -61,7 +61,7 @@ plain! {
     }
 
     /// A bonded dispute on one leaf, judged by a drawn panel of the attestor set's owners.
-    424 Dispute {
+    456 Dispute {
         /// [`Kind::Dispute`]
         kind: u8,
         /// 1
@@ -70,11 +70,11 @@ plain! {
         bump: u8,
         /// Bump of the bond vault's address.
         vault_bump: u8,
-        /// [`DISPUTE_APPEALED`], [`DISPUTE_DECIDED`]
+        /// [`DISPUTE_DRAWN`], [`DISPUTE_APPEALED`]
         flags: u8,
-        /// Votes that make a quorum.
-        quorum: u8,
-        /// Seats drawn.
+        /// What the first panel said, as a [`crate::dispute::Outcome`]; 0 before an appeal.
+        first: u8,
+        /// Seats of the panel that votes.
         panel_count: u16,
         /// The frozen lease.
         lease: Address,
@@ -86,7 +86,7 @@ plain! {
         claimed: u64,
         /// What the opener says, device-seconds: the ceiling if the panel agrees.
         ceiling: u64,
-        /// Who opened it.
+        /// Who opened it and paid the account's rent.
         opener: Address,
         /// Who appealed; zero before.
         appellant: Address,
@@ -98,28 +98,36 @@ plain! {
         opened_at: i64,
         /// The slot whose hash draws the panel.
         draw_slot: u64,
-        /// Until when the panel votes, Unix seconds.
+        /// Until when the first panel votes, Unix seconds.
         vote_until: i64,
-        /// Until when it may be appealed, Unix seconds.
+        /// Until when an appeal is filed and decided, Unix seconds.
         appeal_until: i64,
-        /// One bit a seat drawn.
+        /// One bit a seat of the panel.
         panel: [u8; 32],
         /// One bit a seat that sides with the opener.
         votes_for: [u8; 32],
         /// One bit a seat that sides with the leaf.
         votes_against: [u8; 32],
-        /// Who paid the account's rent.
-        rent_payer: Address,
-        /// What draws the panel: SHA-256 over the slot's hash and the dispute.
+        /// The renter of the lease.
+        renter: Address,
+        /// What drew the first panel: SHA-256 over the slot's hash and the dispute.
         draw: Hash,
+        /// The supplier of the lease.
+        supplier: Address,
+        /// Up to when the leaf says what it says, Unix seconds.
+        until: i64,
+        /// Device-seconds that the lease can have served by then.
+        cap_at: u64,
+        /// The leaf's flags.
+        leaf_flags: u8,
         /// Zero.
-        reserve: [u8; 56],
+        reserve: [u8; 39],
     }
 }
 
 /// Three wrong elements stand, or as many with another case: the stake may be slashed.
 pub const CASE_PROVEN: u8 = 1;
-/// A larger panel votes.
+/// All seats but the parties' vote.
 pub const DISPUTE_APPEALED: u8 = 1;
-/// The verdict stands.
-pub const DISPUTE_DECIDED: u8 = 2;
+/// The first panel is drawn.
+pub const DISPUTE_DRAWN: u8 = 2;

@@ -1,7 +1,9 @@
 //! One file an instruction. What it does, its data and its accounts: `atoll_interface::instruction`.
 
 pub(crate) mod add_fraud_element;
+pub(crate) mod appeal;
 pub(crate) mod close_device_key;
+pub(crate) mod close_dispute;
 pub(crate) mod close_lease;
 pub(crate) mod close_order;
 pub(crate) mod close_page;
@@ -15,6 +17,7 @@ pub(crate) mod extend_lease;
 pub(crate) mod extend_order;
 pub(crate) mod fill_order;
 pub(crate) mod init;
+pub(crate) mod open_dispute;
 pub(crate) mod open_fraud;
 pub(crate) mod post_epoch;
 pub(crate) mod post_order;
@@ -37,4 +40,5 @@ pub(crate) mod settle_mixed;
 pub(crate) mod stake;
 pub(crate) mod unstake_request;
 pub(crate) mod unstake_withdraw;
+pub(crate) mod vote_dispute;
 pub(crate) mod withdraw_owed;

@@ -16,7 +16,8 @@ pub(crate) fn run(cx: &mut Cx<'_>) -> Outcome {
     if !count.is_power_of_two() || count > MIXED_MAX {
         return Err(Error::InstructionMalformed.into());
     }
-    let rest = cx.accounts.get_mut(SettleMixedAccounts::FLAGS.len()..).and_then(|rest| rest.split_at_mut_checked(count));
+    let rest =
+        cx.accounts.get_mut(SettleMixedAccounts::FLAGS.len()..).and_then(|rest| rest.split_at_mut_checked(count));
     let (orders, leases) = rest.ok_or(Error::AccountsMissing)?;
     let leases = leases.get_mut(..count).ok_or(Error::AccountsMissing)?;
     let now = now()?;

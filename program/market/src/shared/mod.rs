@@ -4,6 +4,7 @@ pub(crate) mod account;
 pub(crate) mod address;
 pub(crate) mod authority;
 pub(crate) mod runtime;
+pub(crate) mod slot;
 pub(crate) mod token;
 
 use atoll_interface::{

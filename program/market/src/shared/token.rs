@@ -7,7 +7,7 @@ use super::{
 };
 use atoll_interface::{
     ATL_DECIMALS, Address as Bytes, Error, TOKEN_PROGRAM_ID,
-    layout::{FleetPage, Order},
+    layout::{Dispute, FleetPage, Order},
     seeds,
 };
 use pinocchio::{
@@ -102,6 +102,11 @@ pub(crate) fn balance_beside(account: &AccountView, vault: &AccountView) -> Resu
     Ok(read(account, &mint)?.amount)
 }
 
+/// Checks that a mint is a checked vault's.
+pub(crate) fn expect_mint_of(mint: &AccountView, vault: &AccountView) -> Result<(), Fault> {
+    address::expect(mint, &part(&vault.try_borrow()?, 0)?)
+}
+
 /// Checks that a token account of a checked vault's mint belongs to a wallet.
 pub(crate) fn expect_paid_to(account: &AccountView, vault: &AccountView, owner: &Bytes) -> Result<(), Fault> {
     let mint: Bytes = part(&vault.try_borrow()?, 0)?;
@@ -142,6 +147,24 @@ impl PageSeeds {
     pub(crate) fn seeds(&self) -> [Seed<'_>; 4] {
         let [prefix, supplier, page_no] = seeds::page(&self.supplier, &self.page_no);
         [Seed::from(prefix), Seed::from(supplier), Seed::from(page_no), Seed::from(&self.bump)]
+    }
+}
+
+/// The seeds with which a dispute signs for its vault, kept apart as [`OrderSeeds`].
+pub(crate) struct DisputeSeeds {
+    lease: Bytes,
+    epoch: [u8; 8],
+    bump: [u8; 1],
+}
+
+impl DisputeSeeds {
+    pub(crate) fn of(dispute: &Dispute) -> Self {
+        Self { lease: dispute.lease, epoch: dispute.epoch.to_le_bytes(), bump: [dispute.bump] }
+    }
+
+    pub(crate) fn seeds(&self) -> [Seed<'_>; 4] {
+        let [prefix, lease, epoch] = seeds::dispute(&self.lease, &self.epoch);
+        [Seed::from(prefix), Seed::from(lease), Seed::from(epoch), Seed::from(&self.bump)]
     }
 }
 
