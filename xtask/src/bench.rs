@@ -5,6 +5,7 @@
 
 mod placement;
 mod program;
+mod reported;
 mod survive;
 mod walk;
 
@@ -40,6 +41,8 @@ enum Name {
     Walk,
     /// Placement on public GPU traces: what is brought to use, and how quickly
     Placement,
+    /// The market program: compute units, transactions, rent, dollars a device-hour
+    Program,
     /// What survives: simulation, links at scale, failovers, the chain as it grows
     Survive,
 }
@@ -71,18 +74,24 @@ pub(crate) fn run(arguments: &Arguments, repository: &Path) -> Result<()> {
     let (bench, figures) = match arguments.name {
         Name::Walk => ("walk", walk::measure(repository, !arguments.no_build)?),
         Name::Placement => ("placement", placement::measure(repository, &arguments.placement)?),
+        Name::Program => ("program", program::measure(repository)?),
         Name::Survive => ("survive", survive::measure(repository, &arguments.only)?),
     };
     let report = Report { bench, commit: commit(repository), machine: machine(), figures };
     if !arguments.json {
         for (key, figure) in &report.figures {
-            let value = figure.value.map_or_else(|| "null".to_owned(), |value| format!("{value:.2}"));
+            let value = figure.value.map_or_else(|| "null".to_owned(), shown);
             let words = figure.why.as_deref().unwrap_or(&figure.how);
             println!("{key:<31} {value:>10} {:<5} bar {:<8} {words}", figure.unit, figure.bar);
         }
     }
     println!("{}", serde_json::to_string(&report)?);
     Ok(())
+}
+
+/// A figure for people: two decimals, or three digits of what is smaller.
+fn shown(value: f64) -> String {
+    if value != 0.0 && value.abs() < 0.01 { format!("{value:.2e}") } else { format!("{value:.2}") }
 }
 
 pub(crate) fn commit(repository: &Path) -> String {

@@ -8,6 +8,7 @@ mod ci;
 mod clients;
 mod demo;
 mod network;
+mod older;
 mod pack;
 mod postgres;
 mod program;

@@ -25,7 +25,7 @@ pub(crate) struct Arguments {
     /// client in Rust is built
     #[arg(long)]
     long: bool,
-    /// Of what takes long only this: program, sim, chaos, fuzz, rebuild or rust-client
+    /// Of what takes long only this: program, sim, chaos, fuzz, older, rebuild or rust-client
     #[arg(long, requires = "long", value_parser = parts())]
     part: Option<String>,
     /// Seeds of the simulation, from 0; without it 200, with --long 2000
@@ -102,6 +102,7 @@ const SUITES: &[Suite] = &[
     Suite { name: "sim", when: When::Longer, run: |it, arguments| simulation(it, arguments.seeds()) },
     Suite { name: "chaos", when: When::Long, run: |it, _| chaos(it) },
     Suite { name: "fuzz", when: When::Long, run: |it, _| fuzz(it) },
+    Suite { name: "older", when: When::Long, run: |it, _| older(it) },
     Suite { name: "rebuild", when: When::Long, run: |it, _| rebuild(it) },
     Suite { name: "rust-client", when: When::Long, run: |it, _| rust_client(it) },
 ];
@@ -250,6 +251,22 @@ fn store(repository: &Path) -> Result<()> {
         "cargo",
         &["test", "--locked", "-p", "atoll-control", "--features", "postgres-tests", "--lib", "store::"],
     )
+}
+
+/// Three nodes over one PostgreSQL, of which one is of an earlier commit.
+fn older(repository: &Path) -> Result<()> {
+    let binary = crate::older::build(repository)?;
+    let arguments = ["test", "--locked", "-p", "atoll", "--features", "walk", "--test", "walk", "nodes"];
+    let shown = format!("cargo {}", arguments.join(" "));
+    eprintln!("$ ATOLL_OLDER={} {shown}", binary.display());
+    let mut command = Command::new("cargo");
+    command.args(arguments).args(["--", "--nocapture"]).env("ATOLL_OLDER", &binary);
+    let status = command.current_dir(repository).status();
+    let status = status.with_context(|| format!("`{shown}` cannot be started"))?;
+    if !status.success() {
+        bail!("a node of {} and one of this commit do not work beside each other: {status}", crate::older::COMMIT);
+    }
+    Ok(())
 }
 
 /// Other people's clients of Solana in JavaScript and Python, against `atoll local-chain`, killed on the way.

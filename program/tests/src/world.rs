@@ -218,6 +218,11 @@ impl World {
         self.signed(&self.message(calls), calls[0].name)
     }
 
+    /// Bytes of some calls in one transaction, which need not fit.
+    pub fn bytes(&self, calls: &[&Call]) -> usize {
+        size(&self.unchecked(&self.message(calls)))
+    }
+
     fn message(&self, calls: &[&Call]) -> Vec<Instruction> {
         let checks = calls.iter().flat_map(|call| &call.checks).map(|data| Instruction {
             program_id: Pubkey::from(ED25519_ID),
@@ -244,17 +249,21 @@ impl World {
     }
 
     fn signed(&self, instructions: &[Instruction], name: &str) -> Transaction {
+        let transaction = self.unchecked(instructions);
+        let size = size(&transaction);
+        assert!(size <= TRANSACTION_LEN_MAX, "a transaction of {size} bytes does not fit: {name}");
+        self.largest.set(self.largest.get().max(size));
+        transaction
+    }
+
+    fn unchecked(&self, instructions: &[Instruction]) -> Transaction {
         let message = Message::new(instructions, Some(&self.node.into()));
         let count = usize::from(message.header.num_required_signatures);
         let signers: Vec<&Keypair> = message.account_keys[..count]
             .iter()
             .map(|key| self.keys.get(&key.to_bytes()).expect("the key of every signer is known"))
             .collect();
-        let transaction = Transaction::new(&signers, message, self.svm.latest_blockhash());
-        let size = size(&transaction);
-        assert!(size <= TRANSACTION_LEN_MAX, "a transaction of {size} bytes does not fit: {name}");
-        self.largest.set(self.largest.get().max(size));
-        transaction
+        Transaction::new(&signers, message, self.svm.latest_blockhash())
     }
 
     /// Runs a call without keeping what it does.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use super::program::{read, run};
+use super::reported::{read, run};
 use super::{Figure, Figures};
 
 /// Key, unit and bar of every figure.

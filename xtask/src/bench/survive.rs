@@ -12,7 +12,7 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 
-use super::program::{read, run};
+use super::reported::{read, run};
 use super::{Figure, Figures};
 use crate::test::command;
 use nodes::Ground;

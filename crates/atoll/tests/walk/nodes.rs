@@ -19,7 +19,7 @@ use crate::processes::{self, Process};
 const ANSWERED_WITHIN: Duration = Duration::from_secs(2);
 
 /// What a newer node leaves in the store, as docs/operators/upgrade.md allows it: a step that only adds, and a field of each
-/// job. Only this part of it is here; a build of a later release is not.
+/// job.
 const NEWER: &str = "begin; \
      create table newer_things (id text primary key); \
      alter table jobs add column newer text; \
@@ -27,6 +27,9 @@ const NEWER: &str = "begin; \
      update jobs set generation = generation + 1, \
          changing = jsonb_set(changing::jsonb, '{newer}', '\"kept\"')::text; \
      commit";
+
+/// Names an `atoll` of an earlier commit, which is one of the nodes then: `cargo xtask test --long --part older` builds one.
+const OLDER: &str = "ATOLL_OLDER";
 
 /// A node beside the one that `atoll dev` started. It dies with this process.
 struct Node {
@@ -46,15 +49,27 @@ impl Node {
     }
 }
 
-/// Starts a node with the operator's keys and certificate on its store, in a folder of its own.
+/// Starts a node of this build with the operator's keys and certificate on its store, in a folder of its own.
 fn beside(network: &Network, store: &str, name: &str) -> Node {
+    beside_with(Path::new(env!("CARGO_BIN_EXE_atoll")), network, store, name)
+}
+
+/// The same, of the build in [`OLDER`] if there is one.
+fn older_beside(network: &Network, store: &str, name: &str) -> Node {
+    let older = std::env::var_os(OLDER);
+    let older = older.as_ref().map_or(Path::new(env!("CARGO_BIN_EXE_atoll")), Path::new);
+    eprintln!("    {name} is {}", older.display());
+    beside_with(older, network, store, name)
+}
+
+fn beside_with(binary: &Path, network: &Network, store: &str, name: &str) -> Node {
     let state = network.folder.join(name);
     for part in ["keys", "tls"] {
         copy_folder(&network.folder.join("server").join(part), &state.join(part));
     }
     let (log, port_file) = (state.join("node.log"), state.join("port"));
     let log = fs::File::create(log).unwrap();
-    let mut command = tied(Path::new(env!("CARGO_BIN_EXE_atoll")));
+    let mut command = tied(binary);
     command.args(["server", "--listen", "127.0.0.1:0", "--strangers", "no", "--store", store]);
     command.args(["--rpc", &format!("http://127.0.0.1:{}", network.told.ports.chain)]);
     command.arg("--state").arg(&state).arg("--port-file").arg(&port_file);
@@ -95,7 +110,7 @@ pub(crate) fn two_of_three_nodes_die_and_nothing_is_lost(network: &mut Network, 
     // `atoll dev` would start its server again.
     network.pause_dev();
     let own = Node { process: network.server(), port: network.told.ports.server, child: None };
-    let mut nodes = vec![own, beside(network, &store, "node-2"), beside(network, &store, "node-3")];
+    let mut nodes = vec![own, older_beside(network, &store, "node-2"), beside(network, &store, "node-3")];
     let servers: Vec<String> = nodes.iter().map(|node| format!("https://127.0.0.1:{}", node.port)).collect();
     tell_servers(network, &servers);
 
@@ -110,8 +125,9 @@ pub(crate) fn two_of_three_nodes_die_and_nothing_is_lost(network: &mut Network, 
     assert!(!in_pod.is_empty());
     postgres.run("postgres", NEWER).unwrap();
     // Started again, the older one finds its way about, too.
-    beside(network, &store, "node-4").kill();
+    older_beside(network, &store, "node-4").kill();
 
+    // Each of the three holds the link once, an older one too.
     for last in [false, true] {
         let at = until("the link stands", || holder(&nodes, network.agent("worker-1")));
         nodes.remove(at).kill();
