@@ -58,6 +58,20 @@ fn sol_try_find_program_address_takes_all_seeds_and_the_program() {
 }
 
 #[test]
+fn sol_curve_validate_point_tells_keys_from_addresses() {
+    let mut probe = Probe::new();
+    for n in 0..64u8 {
+        let bytes = sha256(&[b"point", &[n]]);
+        let out = probe.run(6, &bytes, &[]);
+        let refused = u64::from(!solana_address::Address::from(bytes).is_on_curve());
+        assert_eq!((&out[..8], out[8], out[9]), (&refused.to_le_bytes()[..], 7, bytes[0]), "{n}");
+    }
+    let key = probe.world.key("somebody");
+    assert_eq!(probe.run(6, &key, &[])[..8], [0; 8]);
+    assert_eq!(probe.run(6, &pda(&[b"probe", b"purse"]), &[])[..8], [1, 0, 0, 0, 0, 0, 0, 0]);
+}
+
+#[test]
 fn sol_get_sysvar_reads_clock_and_rent() {
     let mut probe = Probe::new();
     let mut clock = probe.world.svm.get_sysvar::<Clock>();

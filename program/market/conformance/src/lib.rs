@@ -37,6 +37,7 @@ fn process(program: &Address, accounts: &mut [AccountView], data: &[u8]) -> Prog
         3 => send(probe),
         4 => send_signed(probe),
         5 => index(probe),
+        6 => curve(probe),
         _ => Err(ProgramError::InvalidInstructionData),
     }
 }
@@ -83,6 +84,22 @@ fn find(probe: &mut Probe<'_>) -> ProgramResult {
     }
     write(out, 33, &rest[..rest.len().min(1)])?;
     write(out, 34, &program.as_array()[..1])
+}
+
+/// `sol_curve_validate_point` for the curve of ed25519.
+#[inline(never)]
+fn curve(probe: &mut Probe<'_>) -> ProgramResult {
+    let Probe { accounts: [out, ..], rest, .. } = probe else { return Err(ProgramError::NotEnoughAccountKeys) };
+    let point = rest.first_chunk::<32>().ok_or(ProgramError::InvalidInstructionData)?;
+    #[cfg(target_arch = "bpf")]
+    {
+        let mut unused = [7; 32];
+        // SAFETY: 32 bytes to read, and room for a result that this operation does not write.
+        let said = unsafe { pinocchio::syscalls::sol_curve_validate_point(0, point.as_ptr(), unused.as_mut_ptr()) };
+        write(out, 0, &said.to_le_bytes())?;
+        write(out, 8, &unused[..1])?;
+    }
+    write(out, 9, &point[..1])
 }
 
 /// `sol_get_sysvar` for the clock and for rent.

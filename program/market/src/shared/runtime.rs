@@ -22,11 +22,42 @@ pub(crate) fn sha256(parts: &[&[u8]]) -> Hash {
     hash
 }
 
-/// The canonical address of some seeds and its bump.
+/// Seeds of an address at most, without the bump.
+const SEEDS_MAX: usize = 4;
+
+/// The canonical address of some seeds and its bump: the first hash, from bump 255 down, that is no point of the curve.
+///
+/// The runtime's own search takes 1,500 compute units a try. A hash and the curve's check, which are what it does, take
+/// less than a third of that.
+#[cfg(target_arch = "bpf")]
+#[inline(never)]
+pub(crate) fn find_address(program: &Address, seeds: &[&[u8]]) -> Option<(Address, u8)> {
+    let marker: &[u8] = core::hint::black_box(b"ProgramDerivedAddress");
+    let mut parts: [&[u8]; SEEDS_MAX + 3] = [marker; SEEDS_MAX + 3];
+    parts.get_mut(..seeds.len())?.copy_from_slice(seeds);
+    let count = seeds.len().checked_add(3).filter(|count| *count <= parts.len())?;
+    *parts.get_mut(count.wrapping_sub(2))? = program.as_array();
+    let mut bump = u8::MAX;
+    loop {
+        let tried = [bump];
+        let mut parts = parts;
+        *parts.get_mut(seeds.len())? = &tried;
+        let hash = sha256(parts.get(..count)?);
+        if !is_on_curve(&hash) {
+            return Some((Address::new_from_array(hash), bump));
+        }
+        bump = bump.checked_sub(1)?;
+    }
+}
+
+/// Whether 32 bytes are a point of ed25519's curve, so that somebody may hold a key for them.
 #[cfg(target_arch = "bpf")]
 #[inline(always)]
-pub(crate) fn find_address(program: &Address, seeds: &[&[u8]]) -> Option<(Address, u8)> {
-    Address::try_find_program_address(seeds, program)
+fn is_on_curve(bytes: &Hash) -> bool {
+    const EDWARDS: u64 = 0;
+    let mut unused = [0; 32];
+    // SAFETY: the syscall reads 32 bytes; the place for a result is not written by this operation.
+    unsafe { pinocchio::syscalls::sol_curve_validate_point(EDWARDS, bytes.as_ptr(), unused.as_mut_ptr()) == 0 }
 }
 
 /// The host compiles the crate for lints only: the program runs on chain, and its tests run its real bytes.

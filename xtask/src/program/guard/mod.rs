@@ -10,8 +10,15 @@ pub(crate) mod ir;
 
 /// The syscalls that the programs may use: each has an operation in the conformance program, whose test proves that its
 /// arguments arrive. To use another one, add its operation there first.
-pub(crate) const SYSCALLS: [&str; 6] =
-    ["sol_get_sysvar", "sol_invoke_signed_c", "sol_log_", "sol_panic_", "sol_sha256", "sol_try_find_program_address"];
+pub(crate) const SYSCALLS: [&str; 7] = [
+    "sol_curve_validate_point",
+    "sol_get_sysvar",
+    "sol_invoke_signed_c",
+    "sol_log_",
+    "sol_panic_",
+    "sol_sha256",
+    "sol_try_find_program_address",
+];
 
 /// The number under which the runtime knows a syscall: MurmurHash3 (32 bits, seed 0) of its name.
 pub(crate) fn syscall_number(name: &str) -> u32 {
@@ -106,7 +113,7 @@ mod tests {
     fn syscalls_have_the_runtimes_numbers() {
         assert_eq!(
             SYSCALLS.map(syscall_number),
-            [331_461_893, 2_720_767_109, 544_561_597, 1_751_159_739, 301_243_782, 1_213_221_432]
+            [2_854_619_082, 331_461_893, 2_720_767_109, 544_561_597, 1_751_159_739, 301_243_782, 1_213_221_432]
         );
     }
 }
