@@ -158,6 +158,13 @@ pub enum Act {
         device_seconds: u128,
         until: i64,
     },
+    /// By the order's renter and the worker in `slot`.
+    Cosign {
+        lease: LeaseId,
+        device_seconds: u128,
+        until: i64,
+        slot: usize,
+    },
     Withdraw {
         lease: LeaseId,
     },
@@ -267,6 +274,7 @@ impl Market {
                 self.release(lease, slots, (reason, by), effective_at)
             }
             Act::Settle { lease, device_seconds, until } => self.settle(lease, device_seconds, until),
+            Act::Cosign { lease, device_seconds, until, slot } => self.cosign(lease, device_seconds, until, slot),
             Act::Withdraw { lease } => self.withdraw(lease),
             Act::CloseLease { lease } => self.close_lease(lease),
             Act::Collect { order } => self.collect(order),

@@ -72,10 +72,10 @@ errors! {
     30 LeaseSlotsWrong "the release names a slot that the lease does not hold";
     31 EpochNotOver "the epoch is not over yet";
     32 EpochNotFinal "the epoch's root is not final, or still in its hold";
-    33 LeafPathWrong "the leaf is not under the epoch's root";
+    33 LeafPathWrong "the leaf is not under the root";
     34 LeafStale "the leaf is older than what is already settled";
     35 AboveCap "the leaf claims more device-seconds than the lease can have served";
-    36 VoteRepeated "this attestor has voted on this or a later epoch";
+    36 VoteRepeated "this attestor has voted on this or a later epoch or hour";
     37 LeaseStillLive "the lease still holds devices";
     38 LeaseUnsettled "the lease has no settled leaf that reaches its end, and the stall time has not passed";
     39 OrderStillHeld "the order has open leases or uncollected fees, or has not ended";
@@ -115,6 +115,11 @@ errors! {
     73 NotOnPanel "the seat is not on the panel that votes, or its holder is a party of the dispute";
     74 PanelVoteRepeated "the seat has voted on this dispute already";
     75 DisputeStageWrong "the dispute is not in the stage that this step needs";
+    76 NotStalled "the attestors have not been silent on this lease for the stall time";
+    77 HourNotOver "the hour of rewards is not over yet, or rewards have not begun";
+    78 AboveEmission "the rewards are above what the emission table gives, or above their root's total";
+    79 RewardNotFinal "the root of the hour is not final, or still in its hold";
+    80 EmissionShort "the emission's token account holds less than the claim";
 }
 
 #[cfg(test)]

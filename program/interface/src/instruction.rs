@@ -143,14 +143,18 @@ macro_rules! all {
 }
 
 mod batch;
+mod cosigned;
 mod dispute;
 mod fault;
+mod reward;
 mod stake;
 mod supply;
 
 pub use batch::*;
+pub use cosigned::*;
 pub use dispute::*;
 pub use fault::*;
+pub use reward::*;
 pub use stake::*;
 pub use supply::*;
 
@@ -197,13 +201,13 @@ all! {
     VoteDispute,
     Appeal,
     CloseDispute,
+    SettleCosigned,
+    PostReward,
+    ClaimReward<'a>,
 }
 
 /// Numbers that are decided and not built yet: the next instruction of that name takes its number.
 pub const PLANNED: &[(u8, &str)] = &[
-    (37, "SettleCosigned"),
-    (42, "PostReward"),
-    (43, "ClaimReward"),
     (44, "Propose"),
     (45, "Vote"),
     (46, "Queue"),

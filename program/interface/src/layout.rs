@@ -731,8 +731,10 @@ plain! {
         next_epoch: u64,
         /// When it was registered, Unix seconds.
         registered_at: i64,
+        /// The lowest hour of rewards that it may still vote on.
+        next_hour: u64,
         /// Zero.
-        reserve: [u8; 32],
+        reserve: [u8; 24],
     }
 
     /// One root proposed for one epoch.

@@ -16,7 +16,9 @@ extern crate std;
 
 pub mod arithmetic;
 pub mod capacity;
+pub mod cosigned;
 pub mod dispute;
+pub mod emission;
 pub mod error;
 pub mod fill;
 pub mod fraud;
@@ -24,10 +26,12 @@ pub mod instruction;
 pub mod layout;
 pub mod merkle;
 pub mod network;
+pub mod reward;
 pub mod seeds;
 pub mod settlement;
 pub mod signature;
 pub mod stake;
+pub mod votes;
 mod wire;
 
 pub use error::Error;

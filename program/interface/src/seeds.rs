@@ -136,10 +136,11 @@ pub const fn vote<'a>(proposal: &'a Address, page: &'a Address) -> [&'a [u8]; 3]
     [b"vote", proposal, page]
 }
 
-/// Seeds of [`crate::layout::Reward`]; `hour` is a u64.
+/// Seeds of [`crate::layout::Reward`]; `hour` and `total` are u64. The total too, so that nobody takes a root's place with
+/// another.
 #[must_use]
-pub const fn reward<'a>(hour: &'a [u8; 8], root: &'a Hash) -> [&'a [u8]; 3] {
-    [b"reward", hour, root]
+pub const fn reward<'a>(hour: &'a [u8; 8], root: &'a Hash, total: &'a [u8; 8]) -> [&'a [u8]; 4] {
+    [b"reward", hour, root, total]
 }
 
 /// Seeds of [`crate::layout::Claim`]; `page` is the supplier's page 0.

@@ -486,16 +486,7 @@ impl Lease {
 
     /// As [`Lease::settle`], once it is known that the leaf may be booked.
     pub(crate) fn book(&mut self, order: &mut Order, leaf: &Leaf) -> Result<(), Error> {
-        let before = Pay::of(self.rate, self.device_seconds_paid, order.fee_bps)?;
-        let after = Pay::of(self.rate, leaf.device_seconds, order.fee_bps)?;
-        let earned = sub(after.supplier(), before.supplier())?;
-        let spent = sub(after.renter()?, before.renter()?)?;
-        let fees = sub(after.fees()?, before.fees()?)?;
-        order.escrow = order.escrow.checked_sub(spent).ok_or(Error::EscrowShort)?;
-        order.owed = add(order.owed, earned)?;
-        order.fees = add(order.fees, fees)?;
-        self.owed = add(self.owed, earned)?;
-        self.device_seconds_paid = leaf.device_seconds;
+        self.book_pay(order, leaf.device_seconds)?;
         self.settled_until = leaf.until;
         if leaf.flags & FLAG_FINAL != 0 {
             self.flags |= LEASE_FINAL;
@@ -503,6 +494,21 @@ impl Lease {
         if leaf.flags & FLAG_LOSS_BLAMED != 0 {
             self.flags |= LEASE_LOSS_BLAMED;
         }
+        Ok(())
+    }
+
+    /// Moves the difference between cumulative device-seconds and what was paid from escrow to `owed` and fees.
+    pub(crate) fn book_pay(&mut self, order: &mut Order, device_seconds: u64) -> Result<(), Error> {
+        let before = Pay::of(self.rate, self.device_seconds_paid, order.fee_bps)?;
+        let after = Pay::of(self.rate, device_seconds, order.fee_bps)?;
+        let earned = sub(after.supplier(), before.supplier())?;
+        let spent = sub(after.renter()?, before.renter()?)?;
+        let fees = sub(after.fees()?, before.fees()?)?;
+        order.escrow = order.escrow.checked_sub(spent).ok_or(Error::EscrowShort)?;
+        order.owed = add(order.owed, earned)?;
+        order.fees = add(order.fees, fees)?;
+        self.owed = add(self.owed, earned)?;
+        self.device_seconds_paid = device_seconds;
         Ok(())
     }
 

@@ -75,6 +75,9 @@ fn dispatch(tag: u8, cx: &mut Cx<'_>) -> Outcome {
         ix::VoteDispute::TAG => handler::vote_dispute::run(cx),
         ix::Appeal::TAG => handler::appeal::run(cx),
         ix::CloseDispute::TAG => handler::close_dispute::run(cx),
+        ix::SettleCosigned::TAG => handler::settle_cosigned::run(cx),
+        ix::PostReward::TAG => handler::post_reward::run(cx),
+        ix::ClaimReward::TAG => handler::claim_reward::run(cx),
         _ => Err(Error::InstructionUnknown.into()),
     }
 }

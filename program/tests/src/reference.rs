@@ -323,6 +323,12 @@ impl Pair {
                 let said = self.said.iter().find(same).expect("a leaf that was attested");
                 self.trees[said.tree].settle(said.at, self.party(0, lease.0).order())
             }
+            Act::Cosign { lease, device_seconds, until, slot } => {
+                let party = self.of_lease(lease);
+                let said = party.usage(&self.world, lease.1, small(device_seconds), until).message();
+                let check = self.world.check(&self.device(&party, slot), &said);
+                Call { checks: vec![check], ..party.cosign_by(party.renter, lease.1, number(slot)) }
+            }
             Act::Withdraw { lease } => self.of_lease(lease).withdraw(lease.1),
             Act::CloseLease { lease } => self.of_lease(lease).close_lease(lease.1),
             Act::Collect { order } => self.party(0, order).collect(),

@@ -12,9 +12,10 @@ use atoll_interface::{
 };
 use atoll_market_tests::{
     Call, Party, World,
-    calls::{CPU, DURATION_S, STAKE, fill_data, leaf},
+    calls::{CPU, DURATION_S, HOLD_S, STAKE, STALL_S, fill_data, leaf},
     disputes,
     frauds::Answer,
+    pays::Hour,
     stakes::{EXIT_WAIT_S, UNBOND_S},
     world::START,
 };
@@ -89,6 +90,8 @@ fn measure() -> BTreeMap<String, u64> {
     meter.measure("", &party.unstake_withdraw());
     meter.measure("", &party.close_device_key(0, party.devices[1]));
     meter.measure("", &party.close_page());
+    cosigned(&mut meter);
+    rewards(&mut meter);
     fraud(&mut meter);
     batches(&mut meter);
     mixed(&mut meter);
@@ -161,6 +164,30 @@ fn dispute(meter: &mut Meter) {
     meter.measure("after an appeal", &party.close_dispute(&meter.world, at));
 }
 
+/// A lease of which the attestors say nothing.
+fn cosigned(meter: &mut Meter) {
+    let party = Party::ready(&mut meter.world, "x", 1);
+    meter.world.must(&party.post(1));
+    meter.world.must(&party.fill(0, 0, &[1]));
+    meter.world.wait(i64::from(STALL_S));
+    meter.measure("", &party.cosign(&meter.world, 0, 50, meter.world.now()));
+}
+
+/// A vote for an hour's root, and claims of two hours in trees of 2^14 leaves.
+fn rewards(meter: &mut Meter) {
+    let party = Party::ready(&mut meter.world, "y", 1);
+    meter.world.fill_emission(ATL);
+    for (what, sum) in [("first, depth 14", 1_000), ("depth 14", 2_000)] {
+        let mut leaves = vec![([1; 32], 0); 1 << 14];
+        leaves[5] = (party.page, sum);
+        meter.world.wait(3_600);
+        let hour = Hour::over(meter.world.last_hour(), &leaves);
+        meter.measure("first vote", &meter.world.post_reward(meter.world.attestor, &hour));
+        meter.world.wait(i64::from(HOLD_S));
+        meter.measure(what, &party.claim(&meter.world, &hour, 5));
+    }
+}
+
 /// A case as it is brought at the largest side, and one element at sides that a card takes.
 fn fraud(meter: &mut Meter) {
     let party = Party::ready(&mut meter.world, "b", 1);
@@ -209,6 +236,7 @@ fn compute_units_are_those_of_the_table() {
     assert!(units["settle_lease depth 14"] <= 6_000);
     assert!(units["close_order"] <= 20_000);
     assert!(units["settle_batch 4 of 2^10"] <= 4 * 1_900 && units["settle_batch 8 of 2^10"] <= 8 * 1_500);
+    assert!(units["claim_reward first, depth 14"] <= 8_000 && units["claim_reward depth 14"] <= 8_000);
     assert!(units["open_fraud n = 4096"] <= 12_000 && units["add_fraud_element n = 4096"] <= 120_000);
 }
 

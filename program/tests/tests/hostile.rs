@@ -11,9 +11,10 @@ use atoll_interface::{
 };
 use atoll_market_tests::{
     Call, Party, Refusal, World,
-    calls::{DURATION_S, STAKE, leaf},
+    calls::{DURATION_S, HOLD_S, STAKE, STALL_S, leaf},
     disputes::dispute,
     frauds::Answer,
+    pays::Hour,
     sha256,
     stakes::{EXIT_WAIT_S, UNBOND_S},
     world::START,
@@ -32,6 +33,8 @@ const FREE: &[(&str, usize)] = &[
     ("costake_exit", 0),
     // Whoever accuses.
     ("open_fraud", 0),
+    ("post_reward", 1),
+    ("claim_reward", 0),
 ];
 
 struct Script {
@@ -208,7 +211,7 @@ fn no_signer_no_account_no_byte_can_be_another() {
     // Those of the network and of fraud here below, the proof in `faults`, many leases in `batch`.
     let network = ["init", "set_catalogue", "set_feed", "register_attestor", "post_epoch", "set_rules"];
     let many = ["prove_equivocation", "settle_batch", "settle_mixed"];
-    let elsewhere = [&network[..], &FRAUD, &DISPUTE, &many].concat();
+    let elsewhere = [&network[..], &FRAUD, &DISPUTE, &SILENT, &REWARD, &many].concat();
     leave(&mut script, &a, &b);
     assert_eq!(script.covered.len() + elsewhere.len(), TABLE.len(), "{:?}", script.covered);
     assert!(script.tried > 1_000, "only {} mutations were tried", script.tried);
@@ -244,6 +247,63 @@ fn leave(script: &mut Script, a: &Party, b: &Party) {
     script.step(&a.unstake_withdraw(), &b.unstake_withdraw());
     script.step(&a.close_device_key(0, a.devices[1]), &b.close_device_key(0, b.devices[1]));
     script.step(&a.close_page(), &b.close_page());
+}
+
+/// The step that only the attestors' silence allows.
+const SILENT: [&str; 1] = ["settle_cosigned"];
+
+#[test]
+fn no_account_of_a_silent_settlement_can_be_another() {
+    let mut world = World::new();
+    let (a, b) = (Party::ready(&mut world, "a", 1), Party::ready(&mut world, "b", 1));
+    for party in [&a, &b] {
+        world.must(&party.set_budget(50 * ATL, 0, i64::MAX));
+        world.must(&party.post_by_budget(&party.terms(1)));
+        world.must(&party.fill(0, 0, &[1]));
+    }
+    world.wait(i64::from(STALL_S));
+    let owners = [a.order(), a.budget()];
+    let mut script = Script { world, covered: BTreeSet::new(), tried: 0, owners };
+    let now = script.world.now();
+    let by_session = |world: &World, party: &Party| {
+        let metas = party.cosign_by(party.session, 0, 0).metas;
+        Call { metas, ..party.cosign(world, 0, 20, now) }
+    };
+    let calls = [by_session(&script.world, &a), by_session(&script.world, &b)];
+    script.step(&calls[0], &calls[1]);
+    let calls = [a.cosign(&script.world, 0, 30, now), b.cosign(&script.world, 0, 30, now)];
+    script.step(&calls[0], &calls[1]);
+    assert_eq!(script.covered, BTreeSet::from(SILENT));
+    assert!(script.tried > 100, "only {} mutations were tried", script.tried);
+}
+
+/// The steps of rewards.
+const REWARD: [&str; 2] = ["claim_reward", "post_reward"];
+
+#[test]
+fn no_account_of_a_reward_can_be_another() {
+    let mut world = World::new();
+    let (a, b) = (Party::ready(&mut world, "a", 1), Party::ready(&mut world, "b", 1));
+    for party in [&a, &b] {
+        world.must(&party.set_budget(50 * ATL, 0, i64::MAX));
+        world.must(&party.post_by_budget(&party.terms(1)));
+    }
+    world.fill_emission(ATL);
+    world.wait(2 * 3_600);
+    let owners = [a.order(), a.budget()];
+    let mut script = Script { world, covered: BTreeSet::new(), tried: 0, owners };
+    let hours = [0, 1].map(|hour| Hour::over(hour, &[(a.page, 700 + hour), (b.page, 50 + hour)]));
+    let post = |world: &World, hour| world.post_reward(world.attestor, hour);
+    let calls = [post(&script.world, &hours[0]), post(&script.world, &hours[1])];
+    script.step(&calls[0], &calls[1]);
+    script.world.wait(i64::from(HOLD_S));
+    // The first claim makes the supplier's account, the second finds it.
+    for hour in &hours {
+        let calls = [a.claim(&script.world, hour, 0), b.claim(&script.world, hour, 1)];
+        script.step(&calls[0], &calls[1]);
+    }
+    assert_eq!(script.covered, BTreeSet::from(REWARD));
+    assert!(script.tried > 200, "only {} mutations were tried", script.tried);
 }
 
 /// The steps of a fraud, each by itself.

@@ -2,10 +2,10 @@
 //!
 //! `ATOLL_MODEL_STEPS` asks for more than 10,000 instructions, `ATOLL_MODEL_SEED` for other ones; what fails names its seed.
 
-use atoll_domain::model::{Act, By, LeaseId, OrderId, Reason, Supplier, Who};
+use atoll_domain::model::{Act, By, Lease, LeaseId, OrderId, Reason, Supplier, Who};
 use atoll_fuzz::Rng;
 use atoll_market_tests::{
-    calls::{ASK, FEED, STAKE},
+    calls::{ASK, FEED, STAKE, STALL_S},
     reference::{KEYS, Pair, STRANGER, SUPPLIERS, WALLETS},
 };
 use std::collections::BTreeMap;
@@ -245,7 +245,8 @@ impl Actors {
 
     fn settle(&mut self, pair: &Pair) -> Option<(&'static str, Act)> {
         let order = self.order(pair);
-        Some(match self.below(12) {
+        Some(match self.below(14) {
+            12 | 13 => return self.cosign(pair),
             0..5 => {
                 let leaves = pair.leaves();
                 let (lease, device_seconds, until) = self.pick(&leaves)?;
@@ -260,6 +261,27 @@ impl Actors {
                 ("close_order", Act::CloseOrder { order, by })
             }
         })
+    }
+
+    /// Renter and worker settle a lease of which nothing was attested for long, sometimes any other, or wrongly.
+    fn cosign(&mut self, pair: &Pair) -> Option<(&'static str, Act)> {
+        let now = pair.market.now;
+        let orders = pair.market.orders.iter();
+        let leases = orders.flat_map(|(id, books)| books.leases.iter().map(move |(n, lease)| ((*id, *n), lease)));
+        let open: Vec<(LeaseId, &Lease)> = leases.filter(|(_, lease)| !lease.closed).collect();
+        let silent: Vec<(LeaseId, &Lease)> = open
+            .iter()
+            .copied()
+            .filter(|(_, lease)| lease.cap(now) > lease.paid && lease.silent(now, i64::from(STALL_S)))
+            .collect();
+        let any = self.pick(&open)?;
+        let (lease, books) = self.pick(&silent).filter(|_| !self.one_in(5)).unwrap_or(any);
+        let held = books.held().next().unwrap_or(0);
+        let slot = if self.one_in(6) { self.slot(pair, books.supplier) } else { held };
+        let (cap, paid) = (books.cap(now), books.paid);
+        let device_seconds = [cap, cap, cap, paid + cap.saturating_sub(paid) / 2, paid, cap + 1][self.below(6)];
+        let until = now + [0, 0, 0, -1, -1_000, 1][self.below(6)];
+        Some(("settle_cosigned", Act::Cosign { lease, device_seconds, until, slot }))
     }
 
     /// Attestors say of every open lease all that it can have served, a part, nothing new, or more than it can.

@@ -115,6 +115,12 @@ impl Lease {
         Cost::of(self.rate, self.paid, fee_bps).supplier() - self.withdrawn
     }
 
+    /// Whether the attestors said nothing of it for a time.
+    #[must_use]
+    pub fn silent(&self, now: i64, stall_s: i64) -> bool {
+        self.start.is_some_and(|start| now >= start.max(self.settled_until) + stall_s)
+    }
+
     fn begin(&mut self, at: i64, end: i64) {
         (self.start, self.end, self.changed_at) = (Some(at), end, at);
     }
@@ -428,6 +434,27 @@ impl Market {
             return Err("the leaf is stale, or above what can have been served");
         }
         (lease.paid, lease.settled_until) = (device_seconds, until);
+        Ok(())
+    }
+
+    /// Renter and a worker agree on what was served, after the attestors' silence. `slot` is the worker's that signed.
+    pub(super) fn cosign(&mut self, id: LeaseId, device_seconds: u128, until: i64, slot: usize) -> Result<(), Refused> {
+        let (now, stall_s) = (self.now, self.terms.stall_s);
+        let posted_at = self.order(id.0)?.posted_at;
+        let lease = self.lease(id)?.clone();
+        self.worker(lease.supplier, slot)?;
+        if lease.live() > 0 && !lease.holds(slot) {
+            return Err("the worker is not of the lease");
+        }
+        let start = lease.start.ok_or("the lease has not begun")?;
+        if !lease.silent(now, stall_s) {
+            return Err("the attestors are not silent");
+        }
+        let new = device_seconds > lease.paid && until > start.max(posted_at) && until <= now;
+        if !new || device_seconds > lease.cap(now) {
+            return Err("nothing new of this lease, or above what can have been served");
+        }
+        self.lease(id)?.paid = device_seconds;
         Ok(())
     }
 

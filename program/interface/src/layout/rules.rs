@@ -70,8 +70,10 @@ plain! {
         proposals: u64,
         /// Rewards claimed so far, base units.
         rewards_claimed: u64,
+        /// The highest total of the roots under which rewards were claimed, base units.
+        rewards_total: u64,
         /// Zero.
-        reserve: [u8; 120],
+        reserve: [u8; 112],
     }
 
     /// A change that stakers vote on.

@@ -2,6 +2,7 @@
 
 pub(crate) mod add_fraud_element;
 pub(crate) mod appeal;
+pub(crate) mod claim_reward;
 pub(crate) mod close_device_key;
 pub(crate) mod close_dispute;
 pub(crate) mod close_lease;
@@ -21,6 +22,7 @@ pub(crate) mod open_dispute;
 pub(crate) mod open_fraud;
 pub(crate) mod post_epoch;
 pub(crate) mod post_order;
+pub(crate) mod post_reward;
 pub(crate) mod prove_equivocation;
 pub(crate) mod register_attestor;
 pub(crate) mod register_worker;
@@ -35,6 +37,7 @@ pub(crate) mod set_drain;
 pub(crate) mod set_feed;
 pub(crate) mod set_rules;
 pub(crate) mod settle_batch;
+pub(crate) mod settle_cosigned;
 pub(crate) mod settle_lease;
 pub(crate) mod settle_mixed;
 pub(crate) mod stake;

@@ -7,15 +7,15 @@
 use crate::shared::{
     Cx, Outcome,
     account::{self, Make},
-    address,
+    address, authority,
     runtime::now,
 };
 use atoll_interface::{
     Error,
     instruction::{PostEpoch, PostEpochAccounts},
-    layout::{ATTESTOR_SLASHED, Attestor, Config, Epoch, Record},
+    layout::{Attestor, Config, Epoch, Record},
     network::epoch_at,
-    seeds,
+    seeds, votes,
 };
 
 #[inline(never)]
@@ -32,17 +32,12 @@ pub(crate) fn run(cx: &mut Cx<'_>) -> Outcome {
     };
     let seat = {
         let mut attestor = account::view_mut::<Attestor>(cx.program, &mut attestor)?;
-        if !address::is(&key, &attestor.key) {
-            return Err(Error::NotAuthorised.into());
-        }
-        if attestor.flags & ATTESTOR_SLASHED != 0 {
-            return Err(Error::AttestorSlashed.into());
-        }
+        authority::expect_attestor(&attestor, &key)?;
         if vote.index < attestor.next_epoch {
             return Err(Error::VoteRepeated.into());
         }
         attestor.next_epoch = vote.index.checked_add(1).ok_or(Error::Overflow)?;
-        usize::from(attestor.seat)
+        attestor.seat
     };
     if account::is_vacant(&epoch) {
         let index = vote.index.to_le_bytes();
@@ -66,13 +61,8 @@ pub(crate) fn run(cx: &mut Cx<'_>) -> Outcome {
     if record.index != vote.index || !address::same(&record.root, &vote.root) {
         return Err(Error::AddressWrong.into());
     }
-    let byte = record.votes.get_mut(seat / 8).ok_or(Error::SeatUnknown)?;
-    let bit = 1u8 << (seat % 8);
-    if *byte & bit != 0 {
-        return Err(Error::VoteRepeated.into());
-    }
-    *byte |= bit;
-    record.vote_count = record.vote_count.checked_add(1).ok_or(Error::Overflow)?;
+    let record = &mut *record;
+    votes::cast(&mut record.votes, &mut record.vote_count, seat)?;
     if record.final_at == 0 && record.vote_count >= threshold {
         record.final_at = now;
     }

@@ -4,6 +4,7 @@ use crate::shared::{
     Cx, Outcome,
     account::{self, Make},
     address,
+    runtime::now,
 };
 use atoll_interface::{
     Error,
@@ -29,7 +30,9 @@ pub(crate) fn run(cx: &mut Cx<'_>) -> Outcome {
             space: Rules::SIZE,
             owner: cx.program,
         })?;
-        account::fresh::<Rules>(&mut rules)?.bump = bump;
+        let mut record = account::fresh::<Rules>(&mut rules)?;
+        record.bump = bump;
+        record.reward_zero = now()?;
     }
     let mut rules = account::view_mut::<Rules>(cx.program, &mut rules)?;
     if rules.flags & RULES_GOVERNED != 0 {

@@ -4,7 +4,7 @@ use super::{Fault, account, address, runtime::now};
 use atoll_interface::{
     Address as Bytes, Error, NO_ADDRESS,
     fill::Slots,
-    layout::{AskKey, BUDGET_REVOKED, Budget, FleetPage, Order, Slot},
+    layout::{ATTESTOR_SLASHED, AskKey, Attestor, BUDGET_REVOKED, Budget, FleetPage, Order, Slot},
 };
 use pinocchio::{AccountView, Address};
 
@@ -18,6 +18,20 @@ pub(crate) fn expect_budget_key(budget: &Budget, key: &AccountView, now: i64) ->
     }
     if budget.flags & BUDGET_REVOKED != 0 || now >= budget.expires_at {
         return Err(Error::BudgetExpired.into());
+    }
+    Ok(())
+}
+
+/// Whether the signer is an attestor's key that may vote.
+///
+/// # Errors
+/// [`Error::NotAuthorised`] for another key, [`Error::AttestorSlashed`].
+pub(crate) fn expect_attestor(attestor: &Attestor, key: &AccountView) -> Result<(), Fault> {
+    if !address::is(key, &attestor.key) {
+        return Err(Error::NotAuthorised.into());
+    }
+    if attestor.flags & ATTESTOR_SLASHED != 0 {
+        return Err(Error::AttestorSlashed.into());
     }
     Ok(())
 }
