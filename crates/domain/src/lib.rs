@@ -16,5 +16,6 @@ pub mod money;
 pub mod placement;
 pub mod pod_key;
 pub mod request;
+pub mod reward;
 pub mod time;
 pub mod worker;
