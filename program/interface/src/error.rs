@@ -120,6 +120,11 @@ errors! {
     78 AboveEmission "the rewards are above what the emission table gives, or above their root's total";
     79 RewardNotFinal "the root of the hour is not final, or still in its hold";
     80 EmissionShort "the emission's token account holds less than the claim";
+    81 PauseTooSoon "new orders and fills were paused too recently to be paused again";
+    82 ProposalStateWrong "the proposal is not in the state that this step needs";
+    83 ProposalTooEarly "the proposal's votes or its timelock are not over yet";
+    84 StakeTooNew "the stake was raised when the proposal was made, or later";
+    85 EpochClosed "the epoch or the hour was over when the attestor set changed: it takes no more votes";
 }
 
 #[cfg(test)]

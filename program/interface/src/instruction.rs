@@ -146,6 +146,7 @@ mod batch;
 mod cosigned;
 mod dispute;
 mod fault;
+mod govern;
 mod reward;
 mod stake;
 mod supply;
@@ -154,6 +155,7 @@ pub use batch::*;
 pub use cosigned::*;
 pub use dispute::*;
 pub use fault::*;
+pub use govern::*;
 pub use reward::*;
 pub use stake::*;
 pub use supply::*;
@@ -204,21 +206,16 @@ all! {
     SettleCosigned,
     PostReward,
     ClaimReward<'a>,
+    Pause,
+    Propose<'a>,
+    Vote,
+    Queue,
+    Execute,
 }
 
 /// Numbers that are decided and not built yet: the next instruction of that name takes its number.
-pub const PLANNED: &[(u8, &str)] = &[
-    (44, "Propose"),
-    (45, "Vote"),
-    (46, "Queue"),
-    (47, "Execute"),
-    (48, "Pause"),
-    (49, "ClaimVesting"),
-    (50, "PostOrderSpot"),
-    (51, "NoticeReclaim"),
-    (52, "ExtendByBudget"),
-    (53, "Buyback"),
-];
+pub const PLANNED: &[(u8, &str)] =
+    &[(49, "ClaimVesting"), (50, "PostOrderSpot"), (51, "NoticeReclaim"), (52, "ExtendByBudget"), (53, "Buyback")];
 
 instructions! {
     /// Makes the network: parameters, attestor set 0, an empty catalogue and a feed without a price. Once.

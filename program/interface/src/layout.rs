@@ -266,7 +266,9 @@ mod stake;
 
 pub use fault::{CASE_PROVEN, DISPUTE_APPEALED, DISPUTE_DRAWN, Dispute, FraudCase};
 pub use reward::{Claim, Reward, Vesting};
-pub use rules::{Proposal, RULES_GOVERNED, Rules, Vote};
+pub use rules::{
+    PROPOSAL_EXECUTED, PROPOSAL_FAILED, PROPOSAL_QUEUED, PROPOSAL_VOTING, Proposal, Rules, VOTE_AGAINST, VOTE_FOR, Vote,
+};
 pub use stake::{AskKey, CO_STAKE_HELD, CO_STAKE_LEAVING, CO_STAKE_OFFERED, CO_STAKE_WAITING, CoStake};
 
 records! {
@@ -291,7 +293,7 @@ plain! {
         version: u8,
         /// Bump of the account's address.
         bump: u8,
-        /// Zero.
+        /// [`CONFIG_GOVERNED`]
         flags: u8,
         /// Fee on each side, in basis points (25 = 0.25%).
         fee_bps: u16,
@@ -333,8 +335,10 @@ plain! {
         stake_per_device: u64,
         /// Stake of an attestor, base units.
         attestor_stake: u64,
+        /// When the present attestor set began, Unix seconds; 0 for set 0. What was over by then takes no more votes.
+        set_at: i64,
         /// Zero.
-        reserve: [u8; 32],
+        reserve: [u8; 24],
     }
 
     /// One seat of the attestor set.
@@ -768,6 +772,8 @@ plain! {
     }
 }
 
+/// Votes decide: the admin's rights over rules, catalogue and vestings have ended.
+pub const CONFIG_GOVERNED: u8 = 1;
 /// Consumer cards and CPUs.
 pub const TIER_COMMUNITY: u8 = 1;
 /// Data-centre cards.

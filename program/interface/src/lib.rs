@@ -22,6 +22,7 @@ pub mod emission;
 pub mod error;
 pub mod fill;
 pub mod fraud;
+pub mod govern;
 pub mod instruction;
 pub mod layout;
 pub mod merkle;

@@ -9,6 +9,9 @@ pub const VOTE_DOMAIN: &[u8] = b"atoll/vote/1\0";
 /// Domain of a JobSpec's root.
 pub const JOBSPEC_DOMAIN: &[u8] = b"atoll/jobspec/1\0";
 
+/// Domain of an attestor set's hash.
+pub const SET_DOMAIN: &[u8] = b"atoll/attestor-set/1\0";
+
 /// Length of [`vote_message`].
 pub const VOTE_LEN: usize = VOTE_DOMAIN.len() + 32 + 8 + 32;
 
@@ -28,6 +31,23 @@ pub fn network_root(
     #[allow(clippy::cast_possible_truncation)]
     let count = (seats.len() as u16).to_le_bytes();
     sha256(&[NETWORK_DOMAIN, program_id, genesis_hash, &threshold, &count, seats.as_flattened()])
+}
+
+/// Hash of an attestor set, over the one before it: SHA-256(domain ‖ network root ‖ number ‖ hash before ‖ threshold ‖ count
+/// ‖ seats), the set as in [`network_root`], which stands for the hash before set 1. So the newest hash on the chain
+/// commits to every set there was, and a receipt can show them one by one from the root that its reader pinned.
+pub fn set_hash(
+    sha256: impl Fn(&[&[u8]]) -> Hash,
+    network_root: &Hash,
+    before: &Hash,
+    (number, threshold): (u16, u16),
+    seats: &[[u8; 64]],
+) -> Hash {
+    let (number, threshold) = (number.to_le_bytes(), threshold.to_le_bytes());
+    // A set has at most 256 seats, so the cast keeps every bit.
+    #[allow(clippy::cast_possible_truncation)]
+    let count = (seats.len() as u16).to_le_bytes();
+    sha256(&[SET_DOMAIN, network_root, &number, before, &threshold, &count, seats.as_flattened()])
 }
 
 /// What an attestor signs with its key for one epoch: (domain, network root, epoch, root).

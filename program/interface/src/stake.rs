@@ -27,7 +27,7 @@ const MULTIPLIER_MILLI_MIN: u32 = 1_000;
 /// Seconds of a day.
 const DAY_S: u32 = 86_400;
 /// The longest of any of the rules' times: a year, in seconds.
-const TIME_S_MAX: u32 = 366 * 86_400;
+pub(crate) const TIME_S_MAX: u32 = 366 * 86_400;
 
 /// Stake that some devices of a model require: `stake_per_device * devices * max(1, multiplier)`.
 ///
@@ -67,7 +67,8 @@ pub const DEFAULT_RULES: SetRules = SetRules {
     device_slash_bps: 10_000,
     attestor_slash_bps: 10_000,
     bounty_bps: 1_000,
-    quorum_bps: 2_000,
+    // 4% of what circulates, the usual quorum of votes by token: stake is a part of the supply, and those who vote of it.
+    quorum_bps: 400,
     surcharge_bps: 200,
     feed_width_bps: 200,
     hired_cap_bps: 5_000,
@@ -141,7 +142,9 @@ impl Rules {
             self.enterprise_bps,
         ];
         let fault_s = u64::from(self.dispute_window_s) + u64::from(self.voting_s) + u64::from(self.appeal_s);
+        let votes = self.proposal_s > 0 && self.quorum_bps > 0;
         let in_range = times.iter().all(|seconds| *seconds <= TIME_S_MAX)
+            && votes
             && parts.iter().all(|part| u64::from(*part) <= BPS)
             && fault_s < u64::from(self.unbond_s);
         if in_range { Ok(()) } else { Err(Error::ParameterOutOfRange) }
@@ -326,10 +329,13 @@ impl CoStake {
     /// The co-staker asks to leave: it counts for the waiting time.
     ///
     /// # Errors
-    /// [`Error::CoStakeStateWrong`] when it is not held.
+    /// [`Error::CoStakeStateWrong`] when it is not held, [`Error::StakeBound`] while its votes bind it.
     pub fn wait(&mut self, rules: &Rules, now: i64) -> Result<(), Error> {
         if self.state != CO_STAKE_HELD {
             return Err(Error::CoStakeStateWrong);
+        }
+        if self.votes_open != 0 {
+            return Err(Error::StakeBound);
         }
         self.state = CO_STAKE_WAITING;
         self.until = now.saturating_add(i64::from(rules.exit_wait_s));

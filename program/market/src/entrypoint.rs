@@ -78,6 +78,11 @@ fn dispatch(tag: u8, cx: &mut Cx<'_>) -> Outcome {
         ix::SettleCosigned::TAG => handler::settle_cosigned::run(cx),
         ix::PostReward::TAG => handler::post_reward::run(cx),
         ix::ClaimReward::TAG => handler::claim_reward::run(cx),
+        ix::Pause::TAG => handler::pause::run(cx),
+        ix::Propose::TAG => handler::propose::run(cx),
+        ix::Vote::TAG => handler::vote::run(cx),
+        ix::Queue::TAG => handler::queue::run(cx),
+        ix::Execute::TAG => handler::execute::run(cx),
         _ => Err(Error::InstructionUnknown.into()),
     }
 }

@@ -7,6 +7,7 @@
 pub mod calls;
 pub mod disputes;
 pub mod frauds;
+pub mod governs;
 pub mod pays;
 pub mod reference;
 pub mod stakes;

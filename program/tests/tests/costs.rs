@@ -6,8 +6,9 @@
 use atoll_interface::{
     ATL,
     capacity::SIDE_MAX,
+    govern::{ACTION_CATALOGUE, ACTION_GOVERN, ACTION_RULES, ACTION_SEAT},
     instruction::{self as ix, TABLE},
-    layout::Dispute,
+    layout::{Dispute, VOTE_FOR},
     settlement::Reason,
 };
 use atoll_market_tests::{
@@ -15,8 +16,9 @@ use atoll_market_tests::{
     calls::{CPU, DURATION_S, HOLD_S, STAKE, STALL_S, fill_data, leaf},
     disputes,
     frauds::Answer,
+    governs::{PROPOSAL_S, TIMELOCK_S, seat},
     pays::Hour,
-    stakes::{EXIT_WAIT_S, UNBOND_S},
+    stakes::{EXIT_WAIT_S, UNBOND_S, rule_values},
     world::START,
 };
 use std::{collections::BTreeMap, fmt::Write, fs, path::Path};
@@ -96,6 +98,7 @@ fn measure() -> BTreeMap<String, u64> {
     batches(&mut meter);
     mixed(&mut meter);
     dispute(&mut meter);
+    votes(&mut meter);
     let votes = [(7, [1; 32]), (7, [2; 32])];
     meter.measure("", &meter.world.prove(meter.world.admin, meter.world.attestor, votes));
     meter.units
@@ -185,6 +188,34 @@ fn rewards(meter: &mut Meter) {
         meter.measure("first vote", &meter.world.post_reward(meter.world.attestor, &hour));
         meter.world.wait(i64::from(HOLD_S));
         meter.measure(what, &party.claim(&meter.world, &hour, 5));
+    }
+}
+
+/// A proposal's way, and what each action costs to execute.
+fn votes(meter: &mut Meter) {
+    let party = Party::weighty(&mut meter.world, "v");
+    let guardian = meter.world.key("guardian");
+    let rules = ix::SetRules { guardian, quorum_bps: 100, ..rule_values() };
+    meter.world.must(&meter.world.set_rules_to(&rules));
+    meter.measure("", &meter.world.pause(guardian, 1));
+    let rules = rules.encode().unwrap();
+    let row = ix::SetCatalogue { id: 2, tier: 1, flags: 0, memory_mib: 1, multiplier_milli: 1, name: [0; 32] };
+    let row = row.encode().unwrap();
+    let seat = seat(&mut meter.world, 1, 2, "v").encode().unwrap();
+    let actions = [
+        ("rules", ACTION_RULES, &rules.as_slice()[1..]),
+        ("new model", ACTION_CATALOGUE, &row.as_slice()[1..]),
+        ("new seat", ACTION_SEAT, seat.as_slice()),
+        ("govern", ACTION_GOVERN, &[]),
+    ];
+    for (n, (what, action, payload)) in (0..).zip(actions) {
+        meter.measure(what, &party.propose(n, action, payload, [7; 32]));
+        meter.measure("for", &party.vote(n, VOTE_FOR));
+        meter.world.wait(PROPOSAL_S);
+        meter.measure("", &meter.world.queue(n));
+        meter.measure("give back", &party.vote(n, 0));
+        meter.world.wait(TIMELOCK_S);
+        meter.measure(what, &meter.world.execute(n));
     }
 }
 

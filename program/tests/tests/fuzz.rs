@@ -7,8 +7,9 @@
 use atoll_fuzz::{Rng, mutate::mutated};
 use atoll_interface::{
     ATL, Address, PROGRAM_ID, TOKEN_PROGRAM_ID,
-    instruction::{FOR_LEAF, FOR_OPENER},
-    layout::Dispute,
+    govern::{ACTION_CATALOGUE, ACTION_RULES, ACTION_SEAT, ACTION_TREASURY},
+    instruction::{self as ix, FOR_LEAF, FOR_OPENER},
+    layout::{Dispute, VOTE_FOR},
     settlement::Reason,
 };
 use atoll_market_tests::{
@@ -16,7 +17,8 @@ use atoll_market_tests::{
     calls::{CPU, DURATION_S, FEED, STAKE, leaf},
     disputes,
     frauds::Answer,
-    stakes::{EXIT_WAIT_S, UNBOND_S},
+    governs::{PROPOSAL_S, TIMELOCK_S, proposal, seat, token_of},
+    stakes::{EXIT_WAIT_S, UNBOND_S, rule_values},
     world::START,
 };
 
@@ -122,7 +124,7 @@ fn walk(seed: u64, tries: u64) -> (u64, u64) {
     walk.step(&a.register(1));
     walk.step(&a.stake(2 * STAKE));
     let until = START + 100_000;
-    walk.step(&a.set_ask(a.supplier, 0, atoll_interface::instruction::ASK, 60_000));
+    walk.step(&a.set_ask(a.supplier, 0, ix::ASK, 60_000));
     walk.step(&a.set_budget(50 * ATL, 0, until));
     walk.step(&a.post_by_budget(&a.terms(1)));
     walk.step(&a.close_order_to(a.session, a.budget_vault(), a.budget()));
@@ -148,6 +150,7 @@ fn walk(seed: u64, tries: u64) -> (u64, u64) {
     leave(&mut walk, &a);
     accuse(&mut walk);
     dispute(&mut walk);
+    govern(&mut walk);
     (walk.refused, walk.passed)
 }
 
@@ -211,6 +214,37 @@ fn dispute(walk: &mut Walk) {
     walk.world.set_time(walk.world.read::<Dispute>(at).appeal_until);
     walk.step(&c.close_dispute(&walk.world, at));
     walk.step(&walk.world.prove(walk.world.admin, seat, [(7, [1; 32]), (7, [2; 32])]));
+}
+
+/// Votes, each with another action: what a proposal carries is mutated with its account.
+fn govern(walk: &mut Walk) {
+    let c = Party::weighty(&mut walk.world, "v");
+    let guardian = walk.world.key("guardian");
+    let rules = ix::SetRules { guardian, quorum_bps: 100, ..rule_values() };
+    walk.world.must(&walk.world.set_rules_to(&rules));
+    let rules = rules.encode().expect("rules fit");
+    let seat = seat(&mut walk.world, 1, 2, "v").encode().expect("a seat fits");
+    let row = ix::SetCatalogue { id: 2, tier: 1, flags: 0, memory_mib: 1, multiplier_milli: 1, name: [0; 32] };
+    let row = row.encode().expect("a row fits");
+    let treasury = token_of(&mut walk.world, "treasury 2", guardian);
+    let actions = [
+        (ACTION_RULES, &rules.as_slice()[1..]),
+        (ACTION_CATALOGUE, &row.as_slice()[1..]),
+        (ACTION_SEAT, seat.as_slice()),
+        (ACTION_TREASURY, &treasury[..]),
+    ];
+    for (n, (action, payload)) in (0..).zip(actions) {
+        walk.step(&c.propose(n, action, payload, [7; 32]));
+        walk.step(&c.vote(n, VOTE_FOR));
+        walk.world.wait(PROPOSAL_S);
+        walk.step(&walk.world.queue(n));
+        walk.step(&c.vote(n, 0));
+        walk.world.wait(TIMELOCK_S);
+        let place = if action == ACTION_TREASURY { treasury } else { proposal(n) };
+        walk.step(&walk.world.execute_with(n, place));
+    }
+    walk.step(&walk.world.pause(guardian, 1));
+    walk.world.wait(1);
 }
 
 #[test]

@@ -5,8 +5,9 @@
 
 use atoll_interface::{
     ATL, Address, Error, SYSTEM_PROGRAM_ID, TOKEN_PROGRAM_ID,
+    govern::{ACTION_CATALOGUE, ACTION_TREASURY},
     instruction::{self as ix, TABLE},
-    layout::Dispute,
+    layout::{Dispute, VOTE_AGAINST, VOTE_FOR},
     settlement::Reason,
 };
 use atoll_market_tests::{
@@ -14,6 +15,7 @@ use atoll_market_tests::{
     calls::{DURATION_S, HOLD_S, STAKE, STALL_S, leaf},
     disputes::dispute,
     frauds::Answer,
+    governs::{PROPOSAL_S, TIMELOCK_S, proposal, token_of},
     pays::Hour,
     sha256,
     stakes::{EXIT_WAIT_S, UNBOND_S},
@@ -35,6 +37,8 @@ const FREE: &[(&str, usize)] = &[
     ("open_fraud", 0),
     ("post_reward", 1),
     ("claim_reward", 0),
+    // Who pays for what a vote decided.
+    ("execute", 0),
 ];
 
 struct Script {
@@ -48,6 +52,12 @@ struct Script {
 impl Script {
     /// Tries every mutation of `call`, then sends both calls.
     fn step(&mut self, call: &Call, other: &Call) {
+        self.alone(call, other);
+        self.world.must(other);
+    }
+
+    /// Tries every mutation of `call`, then sends it alone: where anyone may call for whom the other account stands.
+    fn alone(&mut self, call: &Call, other: &Call) {
         assert_eq!(call.name, other.name);
         self.world.try_call(call).unwrap_or_else(|refusal| panic!("{}: {refusal:?}", call.name));
         for index in 0..call.metas.len() {
@@ -59,7 +69,6 @@ impl Script {
         self.too_short(call);
         self.covered.insert(call.name);
         self.world.must(call);
-        self.world.must(other);
     }
 
     fn refused(&mut self, call: &Call, what: &str) -> Refusal {
@@ -211,7 +220,7 @@ fn no_signer_no_account_no_byte_can_be_another() {
     // Those of the network and of fraud here below, the proof in `faults`, many leases in `batch`.
     let network = ["init", "set_catalogue", "set_feed", "register_attestor", "post_epoch", "set_rules"];
     let many = ["prove_equivocation", "settle_batch", "settle_mixed"];
-    let elsewhere = [&network[..], &FRAUD, &DISPUTE, &SILENT, &REWARD, &many].concat();
+    let elsewhere = [&network[..], &FRAUD, &DISPUTE, &SILENT, &REWARD, &GOVERN, &many].concat();
     leave(&mut script, &a, &b);
     assert_eq!(script.covered.len() + elsewhere.len(), TABLE.len(), "{:?}", script.covered);
     assert!(script.tried > 1_000, "only {} mutations were tried", script.tried);
@@ -394,6 +403,49 @@ fn no_account_of_a_dispute_can_be_another() {
     script.owners = [b.order(), b.budget()];
     script.step(&calls[0], &calls[1]);
     assert_eq!(script.covered, BTreeSet::from(DISPUTE));
+}
+
+/// The steps of a vote and of a pause, each by itself.
+const GOVERN: [&str; 5] = ["execute", "pause", "propose", "queue", "vote"];
+
+#[test]
+fn no_account_of_a_vote_can_be_another() {
+    let mut world = World::new();
+    let (a, b) = (Party::weighty(&mut world, "a"), Party::weighty(&mut world, "b"));
+    let guardian = world.key("guardian");
+    world.must(&world.set_guardian(guardian));
+    for party in [&a, &b] {
+        world.must(&party.offer(0, STAKE));
+        world.must(&party.accept(0, STAKE));
+    }
+    world.wait(1);
+    let owners = [a.order(), a.budget()];
+    let mut script = Script { world, covered: BTreeSet::new(), tried: 0, owners };
+    let treasury = token_of(&mut script.world, "treasury 2", a.renter);
+    let row = ix::SetCatalogue { id: 9, tier: 1, flags: 0, memory_mib: 1, multiplier_milli: 1, name: [0; 32] };
+    let row = row.encode().unwrap().as_slice()[1..].to_vec();
+    let proposals = [(ACTION_CATALOGUE, row), (ACTION_TREASURY, treasury.to_vec())];
+    for (at, (action, payload)) in (0u64..).zip(&proposals) {
+        let n = 2 * at;
+        // Both propose the same; the second one only so that an account of another proposal is there.
+        let propose = |party: &Party, n| party.propose(n, *action, payload, [7; 32]);
+        script.step(&propose(&a, n), &propose(&b, n + 1));
+        script.step(&a.vote(n, VOTE_FOR), &b.vote(n, VOTE_FOR));
+        script.step(&a.vote_by_costake(0, n, VOTE_FOR), &b.vote_by_costake(0, n, VOTE_AGAINST));
+        script.world.wait(PROPOSAL_S);
+        script.world.must(&script.world.queue(n + 1));
+        let queue = script.world.queue(n);
+        script.alone(&queue, &queue);
+        script.step(&a.vote(n, 0), &b.vote(n, 0));
+        script.step(&a.vote_by_costake(0, n, 0), &b.vote_by_costake(0, n, 0));
+        script.world.wait(TIMELOCK_S);
+        let place = |n| if *action == ACTION_TREASURY { treasury } else { proposal(n) };
+        let calls = [n, n + 1].map(|n| script.world.execute_with(n, place(n)));
+        script.alone(&calls[0], &calls[1]);
+    }
+    let pause = script.world.pause(guardian, 1);
+    script.alone(&pause, &pause);
+    assert_eq!(script.covered, BTreeSet::from(GOVERN));
     assert!(script.tried > 300, "only {} mutations were tried", script.tried);
 }
 

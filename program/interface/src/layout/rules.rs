@@ -20,7 +20,7 @@ plain! {
         version: u8,
         /// Bump of the account's address.
         bump: u8,
-        /// [`RULES_GOVERNED`]
+        /// Zero.
         flags: u8,
         /// Zero.
         spare: u32,
@@ -48,7 +48,7 @@ plain! {
         attestor_slash_bps: u16,
         /// Part of a slash that goes to who proved it, basis points.
         bounty_bps: u16,
-        /// Part of the stake that must vote on a proposal, basis points.
+        /// Part of the circulating supply that must vote on a proposal, basis points.
         quorum_bps: u16,
         /// Surcharge on orders paid in USDC, basis points.
         surcharge_bps: u16,
@@ -72,8 +72,14 @@ plain! {
         rewards_claimed: u64,
         /// The highest total of the roots under which rewards were claimed, base units.
         rewards_total: u64,
+        /// [`crate::network::set_hash`] of the present attestor set; zero while it is set 0, which the network root names.
+        set_hash: Hash,
+        /// Promised by all vestings, base units.
+        vesting_total: u64,
+        /// Of that, not paid yet, base units: it does not circulate.
+        vesting_held: u64,
         /// Zero.
-        reserve: [u8; 112],
+        reserve: [u8; 64],
     }
 
     /// A change that stakers vote on.
@@ -84,9 +90,9 @@ plain! {
         version: u8,
         /// Bump of the account's address.
         bump: u8,
-        /// Where it stands: 1 voting, 2 queued, 3 executed, 4 failed.
+        /// [`PROPOSAL_VOTING`], [`PROPOSAL_QUEUED`], [`PROPOSAL_EXECUTED`] or [`PROPOSAL_FAILED`].
         state: u8,
-        /// What is to change.
+        /// What is to change: the number of a [`crate::govern::Action`].
         action: u16,
         /// Bytes of `payload` in use.
         payload_len: u16,
@@ -110,8 +116,12 @@ plain! {
         payload: [u8; 160],
         /// Hash of what does not fit into `payload`, such as the program's new bytes; zero for none.
         payload_hash: Hash,
+        /// When it was executed, Unix seconds; 0 before.
+        executed_at: i64,
+        /// Number of the attestor set that it made; 0 for none.
+        set_no: u16,
         /// Zero.
-        reserve: [u8; 32],
+        reserve: [u8; 22],
         /// Who paid the account's rent.
         rent_payer: Address,
     }
@@ -124,22 +134,32 @@ plain! {
         version: u8,
         /// Bump of the account's address.
         bump: u8,
-        /// 1 for, 2 against.
+        /// [`VOTE_FOR`] or [`VOTE_AGAINST`].
         choice: u8,
         /// Zero.
         spare: u32,
         /// The proposal.
         proposal: Address,
-        /// The supplier's page 0.
+        /// What voted: a supplier's page 0 with its own stake, or one co-stake.
         page: Address,
         /// Stake that voted, base units.
         stake: u64,
-        /// Until when the stake is locked, Unix seconds.
+        /// The end of the vote, Unix seconds. The stake is bound until the votes were counted after it.
         locked_until: i64,
         /// Zero.
         reserve: [u8; 40],
     }
 }
 
-/// Votes decide: the admin's rights over rules, catalogue and seats have ended.
-pub const RULES_GOVERNED: u8 = 1;
+/// It takes votes.
+pub const PROPOSAL_VOTING: u8 = 1;
+/// Accepted; it waits for its timelock.
+pub const PROPOSAL_QUEUED: u8 = 2;
+/// Done. Final.
+pub const PROPOSAL_EXECUTED: u8 = 3;
+/// Not accepted, or not executed in time. Final.
+pub const PROPOSAL_FAILED: u8 = 4;
+/// A vote for it.
+pub const VOTE_FOR: u8 = 1;
+/// A vote against it.
+pub const VOTE_AGAINST: u8 = 2;

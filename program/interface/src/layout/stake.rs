@@ -58,8 +58,10 @@ plain! {
         accepted_at: i64,
         /// When the next step of its exit may be taken, Unix seconds.
         until: i64,
+        /// Its votes that were not given back: while there are any, it does not leave.
+        votes_open: u16,
         /// Zero.
-        reserve: [u8; 32],
+        reserve: [u8; 30],
     }
 }
 

@@ -3,7 +3,8 @@ use proptest::prelude::*;
 use std::vec::Vec;
 
 fn rules() -> Rules {
-    Rules { unbond_s: 14, exit_wait_s: 7, dispute_window_s: 3, voting_s: 2, appeal_s: 7, ..Rules::new() }
+    let votes = Rules { proposal_s: 5, quorum_bps: 1, ..Rules::new() };
+    Rules { unbond_s: 14, exit_wait_s: 7, dispute_window_s: 3, voting_s: 2, appeal_s: 7, ..votes }
 }
 
 fn offer(amount: u64) -> CoStake {
@@ -105,6 +106,8 @@ fn rules_keep_faults_shorter_than_unbonding() {
         Rules { unbond_s: u32::MAX, ..rules() },
         Rules { appeal_s: u32::MAX, ..rules() },
         Rules { bounty_bps: 10_001, ..rules() },
+        Rules { proposal_s: 0, ..rules() },
+        Rules { quorum_bps: 0, ..rules() },
     ] {
         assert_eq!(wrong.check(), Err(Error::ParameterOutOfRange));
     }

@@ -9,15 +9,13 @@ use crate::shared::{
 };
 use atoll_interface::{
     Error,
+    govern::{Parameters, check_majority, check_unlike},
     instruction::{Init, InitAccounts},
-    layout::{Catalogue, Config, FEED_OPERATOR, PriceFeed, Record, SEATS_MAX, Table},
+    layout::{Catalogue, Config, FEED_OPERATOR, PriceFeed, Record, Table},
     network::network_root,
     seeds,
 };
 use core::hint::black_box;
-
-/// The highest fee on each side: 10%.
-const FEE_BPS_MAX: u16 = 1_000;
 
 #[inline(never)]
 pub(crate) fn run(cx: &mut Cx<'_>) -> Outcome {
@@ -60,10 +58,8 @@ pub(crate) fn run(cx: &mut Cx<'_>) -> Outcome {
 
     let mut record = account::fresh::<Config>(&mut config)?;
     record.bump = config_bump;
-    record.fee_bps = init.fee_bps;
     record.seat_count = u16::try_from(init.seats.len()).map_err(|_| Error::ParameterOutOfRange)?;
     record.threshold = init.threshold;
-    record.open_s = init.open_s;
     record.admin = *admin.address().as_array();
     record.mint = *mint.address().as_array();
     record.treasury = *treasury.address().as_array();
@@ -71,12 +67,7 @@ pub(crate) fn run(cx: &mut Cx<'_>) -> Outcome {
     record.network_root = network_root(sha256, cx.program.as_array(), &init.genesis_hash, init.threshold, init.seats);
     record.epoch_zero = now()?;
     record.epoch_s = init.epoch_s;
-    record.epoch_hold_s = init.epoch_hold_s;
-    record.stall_s = init.stall_s;
-    record.fill_s_max = init.fill_s_max;
-    record.feed_age_s_max = init.feed_age_s_max;
-    record.stake_per_device = init.stake_per_device;
-    record.attestor_stake = init.attestor_stake;
+    record.set(&Parameters::of(&init));
     drop(record);
 
     let mut data = account::bytes_mut(cx.program, &mut config)?;
@@ -90,23 +81,12 @@ pub(crate) fn run(cx: &mut Cx<'_>) -> Outcome {
 }
 
 fn check(init: &Init<'_>) -> Outcome {
-    let seats = init.seats;
-    let majority = usize::from(init.threshold).wrapping_mul(2) > seats.len();
-    let in_range = init.fee_bps <= FEE_BPS_MAX
-        && init.epoch_s > 0
-        && init.fill_s_max > 0
-        && seats.len() <= SEATS_MAX
-        && usize::from(init.threshold) <= seats.len()
-        && majority;
-    if !in_range {
-        return Err(Error::ParameterOutOfRange.into());
-    }
-    for (index, seat) in seats.iter().enumerate() {
-        let (owner, key) = seat.split_at(32);
-        let earlier = seats.get(..index).unwrap_or(seats);
-        if earlier.iter().any(|other| &other[..32] == owner || &other[32..] == key) {
-            return Err(Error::ParameterOutOfRange.into());
-        }
+    let parameters = Parameters::of(init);
+    parameters.check(init.epoch_s)?;
+    check_majority(init.threshold, init.seats.len())?;
+    for (index, seat) in init.seats.iter().enumerate() {
+        let earlier = init.seats.get(..index).unwrap_or(init.seats);
+        check_unlike(seat, earlier)?;
     }
     Ok(())
 }

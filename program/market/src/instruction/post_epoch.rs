@@ -1,8 +1,9 @@
 //! Votes for one root of an epoch. One attestor a transaction; the root that reaches the threshold is final.
 //!
 //! A key votes on rising epochs only, so on chain it can never vote for two roots of one, and as the threshold is more
-//! than half of the seats no two roots of one epoch are ever final. An epoch that splits stays without a root; leaves are
-//! cumulative, so the next one says everything.
+//! than half of the seats no two roots of one epoch are ever final. When the set changes, epochs that are over by then are
+//! closed, and a key without a seat votes no more: all votes of an epoch are of one set. An epoch that splits stays without
+//! a root; leaves are cumulative, so the next one says everything.
 
 use crate::shared::{
     Cx, Outcome,
@@ -13,7 +14,7 @@ use crate::shared::{
 use atoll_interface::{
     Error,
     instruction::{PostEpoch, PostEpochAccounts},
-    layout::{Attestor, Config, Epoch, Record},
+    layout::{Attestor, Config, Epoch, Record, Table},
     network::epoch_at,
     seeds, votes,
 };
@@ -23,16 +24,18 @@ pub(crate) fn run(cx: &mut Cx<'_>) -> Outcome {
     let [key, payer, mut attestor, mut epoch, config, _system] = cx.take(&PostEpochAccounts::FLAGS)?;
     let vote = PostEpoch::decode(cx.fields)?;
     let now = now()?;
-    let threshold = {
-        let config = account::view::<Config>(cx.program, &config)?;
-        match epoch_at(now, config.epoch_zero, config.epoch_s) {
-            Some(current) if vote.index < current => config.threshold,
-            _ => return Err(Error::EpochNotOver.into()),
-        }
-    };
+    let data = account::bytes(cx.program, &config)?;
+    let (set, seats) = Config::view_table(&data)?;
+    match epoch_at(now, set.epoch_zero, set.epoch_s) {
+        Some(current) if vote.index < current => {}
+        _ => return Err(Error::EpochNotOver.into()),
+    }
+    if epoch_at(set.set_at, set.epoch_zero, set.epoch_s).is_some_and(|first| vote.index < first) {
+        return Err(Error::EpochClosed.into());
+    }
     let seat = {
         let mut attestor = account::view_mut::<Attestor>(cx.program, &mut attestor)?;
-        authority::expect_attestor(&attestor, &key)?;
+        authority::expect_attestor(&attestor, &key, seats)?;
         if vote.index < attestor.next_epoch {
             return Err(Error::VoteRepeated.into());
         }
@@ -63,7 +66,7 @@ pub(crate) fn run(cx: &mut Cx<'_>) -> Outcome {
     }
     let record = &mut *record;
     votes::cast(&mut record.votes, &mut record.vote_count, seat)?;
-    if record.final_at == 0 && record.vote_count >= threshold {
+    if record.final_at == 0 && record.vote_count >= set.threshold {
         record.final_at = now;
     }
     Ok(())

@@ -10,20 +10,31 @@ use crate::shared::{
 use atoll_interface::{
     Error,
     instruction::{PostReward, PostRewardAccounts},
-    layout::{Attestor, Config, Record, Reward, Rules},
+    layout::{Attestor, Config, Record, Reward, Rules, Table},
+    network::epoch_at,
     seeds,
 };
+
+/// Seconds of an hour.
+const HOUR: u32 = 3_600;
 
 #[inline(never)]
 pub(crate) fn run(cx: &mut Cx<'_>) -> Outcome {
     let [key, payer, mut attestor, mut reward, config, rules, _system] = cx.take(&PostRewardAccounts::FLAGS)?;
     let vote = PostReward::decode(cx.fields)?;
     let now = now()?;
-    let threshold = account::view::<Config>(cx.program, &config)?.threshold;
-    account::view::<Rules>(cx.program, &rules)?.check_reward(vote.hour, vote.total, now)?;
+    let data = account::bytes(cx.program, &config)?;
+    let (set, seats) = Config::view_table(&data)?;
+    {
+        let rules = account::view::<Rules>(cx.program, &rules)?;
+        rules.check_reward(vote.hour, vote.total, now)?;
+        if epoch_at(set.set_at, rules.reward_zero, HOUR).is_some_and(|first| vote.hour < first) {
+            return Err(Error::EpochClosed.into());
+        }
+    }
     let seat = {
         let mut attestor = account::view_mut::<Attestor>(cx.program, &mut attestor)?;
-        authority::expect_attestor(&attestor, &key)?;
+        authority::expect_attestor(&attestor, &key, seats)?;
         attestor.vote_hour(vote.hour)?;
         attestor.seat
     };
@@ -49,5 +60,5 @@ pub(crate) fn run(cx: &mut Cx<'_>) -> Outcome {
     if record.hour != vote.hour || record.total != vote.total || !address::same(&record.root, &vote.root) {
         return Err(Error::AddressWrong.into());
     }
-    Ok(record.vote(seat, threshold, now)?)
+    Ok(record.vote(seat, set.threshold, now)?)
 }

@@ -3,13 +3,12 @@
 use crate::shared::{
     Cx, Outcome,
     account::{self, Make},
-    address,
+    authority,
     runtime::now,
 };
 use atoll_interface::{
-    Error,
     instruction::{SetRules, SetRulesAccounts},
-    layout::{Config, RULES_GOVERNED, Record, Rules},
+    layout::{Config, Record, Rules},
     seeds,
 };
 use core::hint::black_box;
@@ -18,9 +17,7 @@ use core::hint::black_box;
 pub(crate) fn run(cx: &mut Cx<'_>) -> Outcome {
     let [admin, config, mut rules, _system] = cx.take(&SetRulesAccounts::FLAGS)?;
     let set = SetRules::decode(cx.fields)?;
-    if !address::is(&admin, &account::view::<Config>(cx.program, &config)?.admin) {
-        return Err(Error::NotAuthorised.into());
-    }
+    authority::expect_admin(&*account::view::<Config>(cx.program, &config)?, &admin)?;
     if account::is_vacant(&rules) {
         let bump = account::make(&Make {
             program: cx.program,
@@ -35,9 +32,6 @@ pub(crate) fn run(cx: &mut Cx<'_>) -> Outcome {
         record.reward_zero = now()?;
     }
     let mut rules = account::view_mut::<Rules>(cx.program, &mut rules)?;
-    if rules.flags & RULES_GOVERNED != 0 {
-        return Err(Error::NotAuthorised.into());
-    }
     rules.set(&set);
     Ok(rules.check()?)
 }

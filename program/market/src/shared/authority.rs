@@ -1,12 +1,27 @@
-//! Who acts for a renter, and who for a supplier.
+//! Who acts for a renter, who for a supplier, and who for the network.
 
 use super::{Fault, account, address, runtime::now};
 use atoll_interface::{
     Address as Bytes, Error, NO_ADDRESS,
     fill::Slots,
-    layout::{ATTESTOR_SLASHED, AskKey, Attestor, BUDGET_REVOKED, Budget, FleetPage, Order, Slot},
+    layout::{
+        ATTESTOR_SLASHED, AskKey, Attestor, BUDGET_REVOKED, Budget, CONFIG_GOVERNED, Config, FleetPage, Order, Seat,
+        Slot,
+    },
 };
 use pinocchio::{AccountView, Address};
+
+/// Whether the signer is the admin, and votes do not decide yet.
+///
+/// # Errors
+/// [`Error::NotAuthorised`] otherwise.
+pub(crate) fn expect_admin(config: &Config, admin: &AccountView) -> Result<(), Fault> {
+    if config.flags & CONFIG_GOVERNED == 0 && address::is(admin, &config.admin) {
+        Ok(())
+    } else {
+        Err(Error::NotAuthorised.into())
+    }
+}
 
 /// Whether a budget's key may act now.
 ///
@@ -22,18 +37,21 @@ pub(crate) fn expect_budget_key(budget: &Budget, key: &AccountView, now: i64) ->
     Ok(())
 }
 
-/// Whether the signer is an attestor's key that may vote.
+/// Whether the signer is an attestor's key that may vote: it holds its seat in the present set.
 ///
 /// # Errors
-/// [`Error::NotAuthorised`] for another key, [`Error::AttestorSlashed`].
-pub(crate) fn expect_attestor(attestor: &Attestor, key: &AccountView) -> Result<(), Fault> {
+/// [`Error::NotAuthorised`] for another key, [`Error::AttestorSlashed`], [`Error::SeatUnknown`] when it lost its seat.
+pub(crate) fn expect_attestor(attestor: &Attestor, key: &AccountView, seats: &[Seat]) -> Result<(), Fault> {
     if !address::is(key, &attestor.key) {
         return Err(Error::NotAuthorised.into());
     }
     if attestor.flags & ATTESTOR_SLASHED != 0 {
         return Err(Error::AttestorSlashed.into());
     }
-    Ok(())
+    match seats.get(usize::from(attestor.seat)) {
+        Some(seat) if address::same(&seat.key, &attestor.key) => Ok(()),
+        _ => Err(Error::SeatUnknown.into()),
+    }
 }
 
 /// The place of an order's budget holds that budget, or the order again: nothing else, so that no account goes unchecked.

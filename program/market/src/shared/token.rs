@@ -67,6 +67,11 @@ pub(crate) fn expect_mint(mint: &AccountView) -> Result<(), Fault> {
     if decimals == ATL_DECIMALS && initialised == 1 && freeze == 0 { Ok(()) } else { Err(Error::MintWrong.into()) }
 }
 
+/// Supply of a checked mint, base units.
+pub(crate) fn supply(mint: &AccountView) -> Result<u64, Fault> {
+    Ok(u64::from_le_bytes(part(&mint.try_borrow()?, 36)?))
+}
+
 /// A vault to be made at the canonical address of some seeds.
 pub(crate) struct MakeVault<'a> {
     pub(crate) program: &'a Address,
