@@ -13,7 +13,7 @@ use atoll_interface::layout::{
 use super::{PROGRAM_ID, address};
 use crate::address::{Address, Hash};
 use crate::rpc::{Account, Filter, Rpc, RpcError};
-use crate::spl::SYSTEM_PROGRAM;
+use crate::spl::{self, SYSTEM_PROGRAM};
 
 /// A value and the address of its account.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +31,19 @@ pub struct Table<H, R> {
     pub header: H,
     /// The rows in use, in order.
     pub rows: Vec<R>,
+}
+
+/// What all that happens on a network is measured by, of one state of the chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Network {
+    /// Parameters and attestor seats.
+    pub config: Table<Config, <Config as Rows>::Row>,
+    /// Device models.
+    pub catalogue: Table<Catalogue, <Catalogue as Rows>::Row>,
+    /// The price of ATL.
+    pub feed: PriceFeed,
+    /// The chain's clock, Unix seconds.
+    pub now: i64,
 }
 
 /// Why an account of the market cannot be read.
@@ -124,6 +137,21 @@ impl Market {
         made(self.rpc.account(address).await?).as_ref().map(read_table).transpose()
     }
 
+    /// Some accounts and the chain's clock, Unix seconds, of one state: one request instead of two.
+    async fn with_clock<const N: usize>(
+        &self,
+        addresses: [Address; N],
+    ) -> Result<([Option<Account>; N], i64), ReadError> {
+        let mut asked = addresses.to_vec();
+        asked.push(spl::CLOCK_SYSVAR);
+        let mut found = self.rpc.accounts(&asked).await?;
+        let clock = found.pop().flatten().and_then(|account| spl::Clock::read(&account.data));
+        let malformed = |why: &str| RpcError::Malformed { method: "getMultipleAccounts", why: why.to_owned() };
+        let now = clock.ok_or_else(|| malformed("the node has no clock"))?.unix_timestamp;
+        let accounts = found.try_into().map_err(|_| malformed("another number of accounts than asked for"))?;
+        Ok((accounts, now))
+    }
+
     async fn all<T: Record>(&self, field: Option<(usize, &Address)>) -> Result<Vec<At<T>>, ReadError> {
         let accounts = self.rpc.program_accounts(&PROGRAM_ID, &filters::<T>(field)).await?;
         accounts.iter().map(read).collect()
@@ -132,6 +160,23 @@ impl Market {
     async fn tables<T: Rows>(&self, field: Option<(usize, &Address)>) -> Result<Vec<At<Table<T, T::Row>>>, ReadError> {
         let accounts = self.rpc.program_accounts(&PROGRAM_ID, &filters::<T>(field)).await?;
         accounts.iter().map(read_table).collect()
+    }
+
+    /// Parameters, catalogue, feed and clock together.
+    ///
+    /// # Errors
+    /// [`ReadError`], as every method here; [`ReadError::NoNetwork`] before `init`.
+    pub async fn network(&self) -> Result<Network, ReadError> {
+        let addresses = [address::config(), address::catalogue(), address::feed()];
+        let (accounts, now) = self.with_clock(addresses).await?;
+        let [config, catalogue, feed] = accounts.map(made);
+        let there = |account: Option<Account>, expected| account.ok_or(ReadError::NoNetwork { expected });
+        Ok(Network {
+            config: read_table(&there(config, "parameters")?)?.value,
+            catalogue: read_table(&there(catalogue, "catalogue")?)?.value,
+            feed: read(&there(feed, "price feed")?)?.value,
+            now,
+        })
     }
 
     /// The network's parameters and attestor seats.
@@ -204,6 +249,18 @@ impl Market {
         self.one(order).await
     }
 
+    /// An order as the program sees it at the time that is given with it, Unix seconds.
+    ///
+    /// # Errors
+    /// [`ReadError`], as every method here.
+    pub async fn order_now(&self, order: &Address) -> Result<Option<(Order, i64)>, ReadError> {
+        let ([account], now) = self.with_clock([*order]).await?;
+        let Some(account) = made(account) else { return Ok(None) };
+        let mut order = read::<Order>(&account)?.value;
+        order.ripen(now);
+        Ok(Some((order, now)))
+    }
+
     /// All orders, by address.
     ///
     /// # Errors
@@ -258,6 +315,16 @@ impl Market {
     /// [`ReadError`], as every method here.
     pub async fn attestor(&self, key: &Address) -> Result<Option<At<Attestor>>, ReadError> {
         self.one(&address::attestor(key)).await
+    }
+
+    /// An attestor's account, if it has one, and the chain's clock, Unix seconds, of one state.
+    ///
+    /// # Errors
+    /// [`ReadError`], as every method here.
+    pub async fn attestor_now(&self, key: &Address) -> Result<(Option<Attestor>, i64), ReadError> {
+        let ([account], now) = self.with_clock([address::attestor(key)]).await?;
+        let attestor = made(account).as_ref().map(read::<Attestor>).transpose()?;
+        Ok((attestor.map(|found| found.value), now))
     }
 
     /// One root proposed for one epoch.

@@ -346,20 +346,34 @@ pub async fn put_receipt(control: &Control, job: &Job, receipt: &str) -> Result<
     put(control, &path_of(&job.order, "receipt"), &receipt, true).await.map(drop)
 }
 
-fn epoch_path(index: u64, root: &Digest) -> String {
-    format!("epochs/{index:020}-{root}.json")
+fn epoch_path(index: u64) -> String {
+    format!("epochs/{index:020}.json")
 }
 
-/// Keeps the leaves of a root that is about to be posted.
+/// Keeps the leaves of a root that is about to be posted; false when others of this epoch are kept already. An attestor's
+/// key must sign one root an epoch, and the object store writes a note once, whoever else writes it and whatever the store
+/// has forgotten.
 ///
 /// # Errors
 /// When the object store fails.
-pub async fn put_epoch(control: &Control, epoch: &Epoch) -> Result<()> {
-    put(control, &epoch_path(epoch.index, &epoch.root), epoch, true).await.map(drop)
+pub async fn put_epoch(control: &Control, epoch: &Epoch) -> Result<bool> {
+    let path = epoch_path(epoch.index);
+    if put(control, &path, epoch, true).await? {
+        return Ok(true);
+    }
+    match get::<Epoch>(control, &path).await {
+        Ok(there) => Ok(there.is_some_and(|there| there.root == epoch.root)),
+        // Whoever can write there can withhold an epoch's note, and no more than that epoch's.
+        Err(ObjectError::Corrupt(why)) => {
+            tracing::error!(path, why, "a kept epoch is not this operator's");
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
 }
 
-/// Every kept epoch after `index`, by index. Leaves are believed only when they give the root in the name; what is not
-/// this operator's is said and left out.
+/// Every kept epoch after `index`, by index. Leaves are believed only when they give its root; what is not this operator's
+/// is said and left out.
 ///
 /// # Errors
 /// When the object store fails.
@@ -371,11 +385,11 @@ pub async fn epochs_after(control: &Control, index: Option<u64>) -> Result<Vec<E
             continue;
         }
         match get::<Epoch>(control, &path).await {
-            Ok(Some(it)) if epoch_path(it.index, &it.root) == path && leaves::root(&it.leaves) == it.root => {
+            Ok(Some(it)) if epoch_path(it.index) == path && leaves::root(&it.leaves) == it.root => {
                 epochs.push(it);
             }
             Ok(None) => {}
-            Ok(Some(_)) => tracing::error!(path, "a kept epoch does not give the root in its name; left out"),
+            Ok(Some(_)) => tracing::error!(path, "a kept epoch is another one or does not give its root; left out"),
             Err(ObjectError::Corrupt(why)) => {
                 tracing::error!(path, why, "a kept epoch is not this operator's; left out")
             }

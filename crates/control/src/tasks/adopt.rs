@@ -94,7 +94,7 @@ impl Adoptions {
         if self.scanned.is_some_and(|scanned| now.since(scanned) < SCAN_PERIOD) {
             return Ok(());
         }
-        let orders: BTreeMap<Address, Order> = chain::orders(&self.control).await?.into_iter().collect();
+        let orders: BTreeMap<Address, Order> = chain::orders(&self.control).await?.0.into_iter().collect();
         self.find_orders(&orders).await?;
         self.find_notes().await?;
         self.scanned = Some(now);
@@ -144,8 +144,9 @@ impl Adoptions {
     async fn step(&self, found: Job) -> anyhow::Result<()> {
         let Some(since) = found.now.adopting else { return self.strays_of_known(&found).await };
         let control = &self.control;
-        let Some(order) = chain::order(control, &found.order).await? else { return self.without_order(&found).await };
-        let now = chain::time(control).await?;
+        let Some((order, now)) = chain::order_now(control, &found.order).await? else {
+            return self.without_order(&found).await;
+        };
         let settles = found.now.state == JobState::Settling;
         if order.active_at == 0 && !settles {
             return self

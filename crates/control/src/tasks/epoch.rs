@@ -19,7 +19,7 @@ use super::{Reconciler, orphan};
 use crate::app::chain::{self, Sent};
 use crate::app::{kept, leaves};
 use crate::control::Control;
-use crate::store::rows::{Epoch, EpochLeaf, Pod, Stray};
+use crate::store::rows::{Epoch, EpochLeaf, Job, Pod, Stray};
 
 /// How long after a lease's end its pods may take to stop before its last leaf is written without them: a worker stops
 /// them by itself 30 s after the end. One that says for ever that it runs must not hold up the order.
@@ -29,6 +29,8 @@ pub(super) struct Epochs {
     control: Arc<Control>,
     /// The latest epoch whose leaves are known to be kept beside the store.
     kept: Option<u64>,
+    /// The latest epoch of which another root is kept: this one is not voted on.
+    refused: Option<u64>,
     /// The latest epoch whose root is known to stand for good. Until then its vote is looked at again in each run.
     stands: Option<u64>,
 }
@@ -70,16 +72,32 @@ struct Served {
 
 impl Epochs {
     pub(super) fn new(control: &Arc<Control>) -> Self {
-        Self { control: Arc::clone(control), kept: None, stands: None }
+        Self { control: Arc::clone(control), kept: None, refused: None, stands: None }
     }
 
-    /// Keeps an epoch's leaves beside the store, then votes for its root.
+    /// Open jobs whose leases are attested.
+    async fn attested_jobs(&self) -> anyhow::Result<Vec<Job>> {
+        let mut jobs = self.control.store.jobs_open().await?;
+        jobs.retain(|job| job.now.adopting.is_none());
+        Ok(jobs)
+    }
+
+    /// Keeps an epoch's leaves beside the store, then votes for its root. The note decides: an epoch has one, and a store
+    /// that came back old under a node that runs gives a root that its key must not sign.
     async fn post(&mut self, epoch: &Epoch) -> anyhow::Result<Sent> {
         if self.stands == Some(epoch.index) {
             return Ok(Sent::Confirmed);
         }
+        let refused = || Ok(Sent::Failed("another root of this epoch is kept".into()));
+        if self.refused == Some(epoch.index) {
+            return refused();
+        }
         if self.kept != Some(epoch.index) {
-            kept::put_epoch(&self.control, epoch).await?;
+            if !kept::put_epoch(&self.control, epoch).await? {
+                tracing::error!(epoch = epoch.index, "another root of this epoch is kept; this one is not voted on");
+                self.refused = Some(epoch.index);
+                return refused();
+            }
             self.kept = Some(epoch.index);
         }
         let sent = chain::post_epoch(&self.control, epoch).await?;
@@ -181,7 +199,6 @@ impl Reconciler for Epochs {
             return Ok(());
         }
         let Some(market) = self.control.market.snapshot() else { return Ok(()) };
-        let now = chain::time(&self.control).await?;
         let latest = self.control.store.epoch_latest().await?;
         let mut redo = None;
         if let Some(latest) = &latest {
@@ -192,15 +209,20 @@ impl Reconciler for Epochs {
                 Sent::Waiting | Sent::Expired => return Ok(()),
             }
         }
+        let jobs = self.attested_jobs().await?;
+        if jobs.is_empty() && self.control.store.stray_orders().await?.is_empty() {
+            return Ok(());
+        }
+        let (next, now) = chain::next_epoch(&self.control).await?;
         let over = epoch_at(now, market.network.epoch_zero, market.network.epoch_s).and_then(|at| at.checked_sub(1));
         let Some(over) = over.and_then(|over| self.control.config.attest_turn.latest(over)) else { return Ok(()) };
         // A key votes on rising epochs: what is behind its last vote it has said, or left to say, for ever.
-        let voted = chain::next_epoch(&self.control).await?.is_some_and(|next| over < next);
+        let voted = next.is_some_and(|next| over < next);
         if voted || latest.is_some_and(|latest| latest.index >= over) {
             return Ok(());
         }
         let (mut leaves, mut changed) = (BTreeMap::new(), false);
-        for job in self.control.store.jobs_open().await?.into_iter().filter(|job| job.now.adopting.is_none()) {
+        for job in jobs {
             let pods: Vec<Metered> = self.control.store.pods_of(job.id).await?.into_iter().map(Metered::from).collect();
             let leases = chain::leases(&self.control, &job.order).await?;
             changed |= self.leaves_of(leases, &pods, &job.now.carried, (now, redo), &mut leaves).await?;

@@ -66,8 +66,7 @@ impl Extensions {
     /// lengthened again.
     async fn follow_relayed(&self, address: &Address) -> anyhow::Result<bool> {
         let control = &self.control;
-        let Some(order) = chain::order(control, address).await? else { return Ok(true) };
-        let now = chain::time(control).await?;
+        let Some((order, now)) = chain::order_now(control, address).await? else { return Ok(true) };
         extension::follow(control, For::from(*address), &order, &BTreeMap::new()).await?;
         let left = chain::shorter_leases(control, address, &order, now).await?;
         Ok(left.iter().all(|lease| lease.goes_along.is_err()))

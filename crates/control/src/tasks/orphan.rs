@@ -120,7 +120,7 @@ pub(super) async fn attestable(control: &Control, now: i64) -> anyhow::Result<Ve
         let Some(times) = times(control, &address) else { return Ok(Vec::new()) };
         let Some(order) = chain::order(control, &address).await? else { continue };
         let strays = control.store.strays_of(&address).await?;
-        let mut leases = chain::leases(control, &address).await?;
+        let mut leases = chain::leases_under(control, &address, &order).await?;
         leases.retain(|(lease_at, lease)| {
             let seen = strays.iter().any(|stray| stray.lease == *lease_at);
             seen && due(&order, lease, now, times) == Due::Settle
@@ -151,7 +151,7 @@ impl Orphans {
         if !is_nobodys(control, address).await? {
             return Ok(());
         }
-        let leases = chain::leases(control, address).await?;
+        let leases = chain::leases_under(control, address, order).await?;
         let is_due = |lease: &Lease, what| due(order, lease, now, times) == what;
         if leases.iter().any(|(_, lease)| is_due(lease, Due::Release)) {
             return self.release(address).await;
@@ -237,8 +237,8 @@ impl Reconciler for Orphans {
             return Ok(());
         }
         self.followed.retain(|_, at| looks.since(*at) < FOLLOWED_FOR);
-        let now = chain::time(&self.control).await?;
-        for (address, order) in chain::orders(&self.control).await? {
+        let (orders, now) = chain::orders(&self.control).await?;
+        for (address, order) in orders {
             let runs = !order.is_over(now) && !order.is_stopped();
             let done =
                 if runs { self.lengthen(&address, &order, now).await } else { self.step(&address, &order, now).await };

@@ -33,9 +33,10 @@ impl Placements {
     }
 
     async fn step(&self, found: Job) -> anyhow::Result<()> {
-        let Some(order) = chain::order(&self.control, &found.order).await? else { return self.gone(&found).await };
+        let Some((order, now)) = chain::order_now(&self.control, &found.order).await? else {
+            return self.gone(&found).await;
+        };
         let pods = self.control.store.pods_of(found.id).await?;
-        let now = chain::time(&self.control).await?;
         self.release_gone(&found, &order, &pods, now).await?;
         if order.has_failed(now) {
             let reason = format!("no workers were found in time: {}", found.now.reason);

@@ -44,13 +44,13 @@ impl Settlements {
         let control = &self.control;
         if let Some(order) = chain::order(control, &found.order).await? {
             found = taken::note(control, found, &order).await?;
-            let leases = chain::leases(control, &found.order).await?;
+            let leases = chain::leases_under(control, &found.order, &order).await?;
             found = self.note_new(found, &order, &leases).await?;
             for (address, lease) in &leases {
                 found = self.settle(found, &order, address, lease).await?;
             }
             // Closing reads what settling wrote.
-            for (address, lease) in chain::leases(control, &found.order).await? {
+            for (address, lease) in chain::leases_under(control, &found.order, &order).await? {
                 // A lease that never got a clock has nothing to attest.
                 if lease.devices_live == 0 && (lease.flags & LEASE_FINAL != 0 || lease.start == 0) {
                     found = self.close_lease(found, &order, &address, &lease).await?;
@@ -166,11 +166,10 @@ impl Settlements {
                 return Ok(());
             }
         }
-        let Some(order) = chain::order(control, &found.order).await? else {
+        let Some((order, now)) = chain::order_now(control, &found.order).await? else {
             return if chain::order_is_closed(control, &found).await? { self.finish(&found).await } else { Ok(()) };
         };
         if order.devices_live > 0 {
-            let now = chain::time(control).await?;
             for slot in chain::live_slots(control, &found).await? {
                 let lost = all
                     .iter()

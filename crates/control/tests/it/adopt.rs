@@ -4,6 +4,9 @@
 use std::collections::BTreeSet;
 
 use atoll_api::receipt::Receipt;
+use atoll_chain::Hash;
+use atoll_control::app::{kept, leaves};
+use atoll_control::store::rows::Epoch;
 use atoll_domain::cluster::PodState;
 use atoll_domain::job::JobState;
 
@@ -179,4 +182,32 @@ async fn the_store_is_deleted_while_a_job_settles() {
     let again: Receipt =
         serde_json::from_value(it.operator.client(&it.net).await.receipt(it.job).await.unwrap()).unwrap();
     assert_eq!(again, receipt);
+}
+
+/// What a store says that came back old under a node that runs: another root of an epoch than the one that was kept, and
+/// so may have been voted on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_root_of_an_epoch_of_which_another_is_kept_is_not_voted_on() {
+    let it = running().await;
+    it.settled_some().await;
+    let control = it.operator.control();
+    let (mut refused, mut kept_root) = (control.store.epoch_latest().await.unwrap().unwrap(), None);
+    // The node may write the next epoch before this does.
+    while kept_root.is_none() {
+        let latest = control.store.epoch_latest().await.unwrap().unwrap();
+        let mut voted = Epoch { index: latest.index + 1, ..latest.clone() };
+        voted.leaves[0].device_seconds += 1;
+        voted.root = leaves::root(&voted.leaves);
+        refused = Epoch { index: voted.index, ..latest };
+        let first = kept::put_epoch(control, &voted).await.unwrap();
+        let stored = control.store.epoch_put(&refused).await.unwrap();
+        kept_root = (first && stored == refused).then_some(voted.root);
+    }
+    assert!(!kept::put_epoch(control, &refused).await.unwrap());
+    let same = Epoch { root: kept_root.unwrap(), ..refused.clone() };
+    assert!(kept::put_epoch(control, &same).await.unwrap(), "the root decides");
+    // What it said is said again under later roots, and everything is settled.
+    it.finish().await;
+    let voted = it.net.market().epoch(refused.index, &Hash(refused.root.0)).await.unwrap();
+    assert!(voted.is_none(), "its key signed a second root of epoch {}", refused.index);
 }

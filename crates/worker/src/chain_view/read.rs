@@ -135,16 +135,13 @@ impl Reader {
     pub async fn order(&self, order: &PublicKey) -> Result<Option<OrderView>, String> {
         self.known().await.map_err(|error| error.to_string())?;
         let words = |error: &dyn std::error::Error| error.to_string();
-        let Some(found) = self.market.order(&wire(*order)).await.map_err(|error| words(&error))? else {
+        // What time alone decides is written down by the next instruction only; the program sees it already.
+        let Some((found, now_s)) = self.market.order_now(&wire(*order)).await.map_err(|error| words(&error))? else {
             return Ok(None);
         };
         let mut leases = self.market.leases_of(&wire(*order)).await.map_err(|error| words(&error))?;
-        let clock = self.market.rpc().clock().await.map_err(|error| words(&error))?;
-        // What time alone decides is written down by the next instruction only; the program sees it already.
-        let mut now = found.value;
-        now.ripen(clock.unix_timestamp);
         for lease in &mut leases {
-            lease.value.begin(&now);
+            lease.value.begin(&found);
         }
         let mut addresses: Vec<atoll_chain::Address> =
             leases.iter().map(|lease| atoll_chain::Address(lease.value.page)).collect();
@@ -158,10 +155,10 @@ impl Reader {
         }
         let lease = |lease: &At<Lease>| view(lease, pages.get(&lease.value.page));
         Ok(Some(OrderView {
-            renter: PublicKey(found.value.renter),
-            spec_root: Digest(found.value.spec_root),
+            renter: PublicKey(found.renter),
+            spec_root: Digest(found.spec_root),
             leases: leases.iter().map(lease).collect(),
-            now_s: clock.unix_timestamp,
+            now_s,
         }))
     }
 

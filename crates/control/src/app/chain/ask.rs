@@ -214,13 +214,15 @@ pub async fn post_epoch(control: &Control, epoch: &Epoch) -> anyhow::Result<Sent
     Ok(if stands { Sent::Confirmed } else { sent })
 }
 
-/// The first epoch that this operator's attestor key may still vote on; none when it has no seat.
+/// The first epoch that this operator's attestor key may still vote on, none when it has no seat; and the cluster's clock,
+/// Unix seconds, of the same state.
 ///
 /// # Errors
 /// When the chain does not answer.
-pub async fn next_epoch(control: &Control) -> anyhow::Result<Option<u64>> {
+pub async fn next_epoch(control: &Control) -> anyhow::Result<(Option<u64>, i64)> {
     let key = at(&control.keys.attestor.public());
-    Ok(read::market(control).attestor(&key).await?.map(|attestor| attestor.value.next_epoch))
+    let (attestor, now) = read::market(control).attestor_now(&key).await?;
+    Ok((attestor.map(|attestor| attestor.next_epoch), now))
 }
 
 /// Whether an epoch's root is final and out of its hold.

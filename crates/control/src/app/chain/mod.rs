@@ -15,8 +15,8 @@ pub use ask::{
 };
 pub use outbox::{Sent, Standing};
 pub use read::{
-    LiveSlot, active_slots, lease, leases, live_slots, live_slots_of, order, order_is_closed, orders, page_of,
-    read_market, shorter_leases, terms, time,
+    LiveSlot, active_slots, lease, leases, leases_under, live_slots, live_slots_of, order, order_is_closed, order_now,
+    orders, page_of, read_market, shorter_leases, terms, time,
 };
 
 use atoll_domain::key::PublicKey;

@@ -1,6 +1,6 @@
 //! Reading: typed accounts from the market's reader, as the program would see them now.
 
-use atoll_chain::market::{At, Market, Shorter, Table as Rows};
+use atoll_chain::market::{At, Market, Network, Shorter, Table as Rows};
 use atoll_chain::rpc::Commitment;
 use atoll_chain::{market as program, spl};
 use atoll_domain::id::WorkerId;
@@ -53,10 +53,15 @@ pub async fn time(control: &Control) -> anyhow::Result<i64> {
 /// # Errors
 /// When the chain does not answer.
 pub async fn order(control: &Control, address: &Address) -> anyhow::Result<Option<Order>> {
-    let Some(found) = market(control).order(&at(address)).await? else { return Ok(None) };
-    let mut order = found.value;
-    order.ripen(time(control).await?);
-    Ok(Some(order))
+    Ok(order_now(control, address).await?.map(|(order, _)| order))
+}
+
+/// The same with the cluster's clock, Unix seconds, of the same state.
+///
+/// # Errors
+/// When the chain does not answer.
+pub async fn order_now(control: &Control, address: &Address) -> anyhow::Result<Option<(Order, i64)>> {
+    Ok(market(control).order_now(&at(address)).await?)
 }
 
 /// Whether an order that stood is closed for good. A node that lags may not have it yet, so its absence counts only in
@@ -78,17 +83,17 @@ pub async fn order_is_closed(control: &Control, job: &Job) -> anyhow::Result<boo
     Ok(!stands && clock.is_some_and(|clock| clock.unix_timestamp > terms.posted_at))
 }
 
-/// Every order on the chain.
+/// Every order on the chain, and the cluster's clock by which they are seen, Unix seconds.
 ///
 /// # Errors
 /// When the chain does not answer.
-pub async fn orders(control: &Control) -> anyhow::Result<Vec<(Address, Order)>> {
+pub async fn orders(control: &Control) -> anyhow::Result<(Vec<(Address, Order)>, i64)> {
     let (found, now) = (market(control).orders().await?, time(control).await?);
     let ripe = |mut order: Order| {
         order.ripen(now);
         order
     };
-    Ok(found.into_iter().map(|it| (PublicKey(it.address.0), ripe(it.value))).collect())
+    Ok((found.into_iter().map(|it| (PublicKey(it.address.0), ripe(it.value))).collect(), now))
 }
 
 /// An order's terms, for its receipt.
@@ -126,10 +131,22 @@ pub async fn lease(control: &Control, address: &Address) -> anyhow::Result<Optio
 /// When the chain does not answer.
 pub async fn leases(control: &Control, order_address: &Address) -> anyhow::Result<Vec<(Address, Lease)>> {
     let Some(order) = order(control, order_address).await? else { return Ok(Vec::new()) };
+    leases_under(control, order_address, &order).await
+}
+
+/// The same of an order that was read.
+///
+/// # Errors
+/// When the chain does not answer.
+pub async fn leases_under(
+    control: &Control,
+    order_address: &Address,
+    order: &Order,
+) -> anyhow::Result<Vec<(Address, Lease)>> {
     let found = market(control).leases_of(&at(order_address)).await?;
     let mut leases: Vec<(Address, Lease)> = found.into_iter().map(|it| (PublicKey(it.address.0), it.value)).collect();
     for (_, lease) in &mut leases {
-        lease.begin(&order);
+        lease.begin(order);
     }
     leases.sort_by_key(|(_, lease)| lease.n);
     Ok(leases)
@@ -196,17 +213,16 @@ pub async fn active_slots(control: &Control, job: &Job) -> anyhow::Result<Option
 /// When the chain does not answer or no network is there.
 pub async fn read_market(control: &Control) -> anyhow::Result<MarketView> {
     let market = market(control);
-    let (config, catalogue) = (market.config().await?, market.catalogue().await?);
-    let feed = market.feed().await?.value;
-    let models: Vec<CatalogueModel> = catalogue.value.rows.iter().map(model).collect();
+    let Network { config, catalogue, feed, now } = market.network().await?;
+    let models: Vec<CatalogueModel> = catalogue.rows.iter().map(model).collect();
     let pages = market.pages().await?;
     Ok(MarketView {
-        network: network(&config.value),
+        network: network(&config),
         feed_usd_micros: feed.uusd_per_atl,
         feed_by_operator: feed.source == FEED_OPERATOR,
         offers: pages.iter().flat_map(|page| offers(page, &models)).collect(),
         models,
-        chain_time: time(control).await?,
+        chain_time: now,
     })
 }
 

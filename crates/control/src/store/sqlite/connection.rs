@@ -8,6 +8,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode, OpenFlags, ToSql};
 
@@ -61,6 +62,8 @@ impl Place {
         let connection = connection.map_err(|error| failure(&error))?;
         connection.busy_timeout(self.patience()).map_err(|error| failure(&error))?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
+        // A plan does not depend on what is bound: else many statements are prepared anew each time they run.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map_err(|error| failure(&error))?;
         if self.alone {
             batch(&connection, "pragma locking_mode = exclusive")?;
         }
