@@ -271,8 +271,9 @@ pub struct Attested {
 }
 
 /// Shares out what was attested of one lease: pods whose signed meter says more than was seen of them since are credited
-/// up to that meter, and those that the store knows to run, with a meter as old as the store, with the time since it saw
-/// them last. Gives what is left, which pods served that nobody knows any more. Pure.
+/// up to that meter. Where the meter is as old as the store it may still come: they are credited with what was seen of them
+/// beyond it, and those that run with the time since, too. Gives what is left, which pods served that nobody knows any
+/// more. Pure.
 ///
 /// Afterwards a pod's seconds and the rest go on with what is seen from now on, and never beyond the meters. Where a meter
 /// is old they are less than what was attested until it comes: a leaf takes nothing back.
@@ -288,15 +289,16 @@ pub fn share_attested(attested: Attested, pods: &mut [&mut Pod]) -> u64 {
         pod.observation.observed_ms += give_s * 1000;
         missing -= give_s * devices(pod);
     }
-    for pod in pods.iter_mut().filter(|pod| !pod.state.is_over()) {
-        let Some(seen) = pod.observation.last_seen else { continue };
-        let claimed = pod.usage.map_or(0, |usage| usage.statement.served_ms);
-        let unseen_s = u64::try_from(attested.until.since(seen).as_millis().div_ceil(1000)).unwrap_or(u64::MAX);
-        // What an earlier adoption credited is not credited again while the meter has not come.
-        let ahead_s = pod.observation.observed_ms.saturating_sub(claimed) / 1000;
-        let own_s = missing.div_ceil(devices(pod)).min(ahead_s.saturating_add(unseen_s));
-        let give_ms = own_s.saturating_sub(ahead_s).saturating_mul(1000);
-        pod.observation.observed_ms = pod.observation.observed_ms.saturating_add(give_ms);
+    for pod in pods.iter_mut() {
+        let counted_s = served_ms(pod) / 1000;
+        // One that is over served nothing since, but its last meter may still come. What is attested of a second may have
+        // been served until its end.
+        let seen = pod.observation.last_seen.filter(|_| !pod.state.is_over());
+        let unseen = seen.map_or(Duration::ZERO, |seen| attested.until.after(Duration::from_secs(1)).since(seen));
+        let unseen_ms = u64::try_from(unseen.as_millis()).unwrap_or(u64::MAX);
+        let reach_s = pod.observation.observed_ms.saturating_add(unseen_ms) / 1000;
+        let own_s = missing.div_ceil(devices(pod)).min(reach_s.saturating_sub(counted_s));
+        pod.observation.observed_ms = pod.observation.observed_ms.max((counted_s + own_s).saturating_mul(1000));
         missing = missing.saturating_sub(own_s.saturating_mul(devices(pod)));
     }
     missing
@@ -343,6 +345,8 @@ pub async fn carry_out(control: &Control, found: &Job, known: &Known<'_>, decisi
     for (lease, attested) in attested(control, &found.order).await? {
         let of_lease = added.iter_mut().chain(&mut standing).filter(|pod| pod.lease == lease);
         let left = share_attested(attested, &mut of_lease.collect::<Vec<_>>());
+        // Of what an earlier adoption carried, nothing is left but this.
+        now.carried.remove(&lease);
         if left > 0 {
             now.carried.insert(lease, left);
         }

@@ -188,6 +188,26 @@ fn what_a_running_pod_served_since_the_store_was_written_is_not_counted_again_wh
     runs.usage = Some(usage(runs.id, runs.lease, 21_000));
     assert_eq!(served_ms(&runs), 21_000);
     // More than it can have served is another's; and one that was over by then served nothing since.
-    assert_eq!(share_attested(attested(2 * 30), &mut [&mut pod(PodState::Running)]), 2 * (30 - 15 - 4));
+    assert_eq!(share_attested(attested(2 * 30), &mut [&mut pod(PodState::Running)]), 2 * (30 - 20));
     assert_eq!(share_attested(attested(2 * 19), &mut [&mut pod(PodState::Exited)]), 2 * 4);
+}
+
+/// The last meter of a pod that is over came after the store was written, and comes again.
+#[test]
+fn what_a_pod_that_is_over_was_seen_to_serve_is_not_counted_again_when_its_last_meter_comes() {
+    let mut stray = stray(0, 3);
+    stray.mask = 0b11;
+    stray.usage = Some(usage(stray.id, stray.lease, 19_200));
+    stray.observation = Observation { observed_ms: 20_300, last_seen: Some(UnixMs(25_900)) };
+    let mut over = pod_of(JobId::from_random([1; 16]), None, &stray, OverlayIndex::new(0).unwrap(), PodState::Exited);
+    let attested = Attested { device_seconds: 2 * 20, until: UnixMs(30_000) };
+    assert_eq!(share_attested(attested, &mut [&mut over]), 0);
+    over.usage = Some(usage(over.id, over.lease, 20_265));
+    assert_eq!(served_ms(&over), 20_265);
+    // Seen less of, it is not credited with what cannot be told from another's.
+    over.usage = Some(usage(over.id, over.lease, 19_200));
+    over.observation.observed_ms = 19_500;
+    let left = share_attested(attested, &mut [&mut over]);
+    over.usage = Some(usage(over.id, over.lease, 20_265));
+    assert_eq!(left + 2 * (served_ms(&over) / 1000), 2 * 20);
 }
