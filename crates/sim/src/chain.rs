@@ -14,6 +14,7 @@ use atoll_chain::{Rpc, RpcConfig};
 
 use crate::net::{Arrival, Net, Place};
 use crate::trace::Trace;
+use crate::votes::Votes;
 
 /// The longest wait for an answer.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
@@ -29,6 +30,7 @@ struct Shared {
     net: Net,
     place: Place,
     trace: Trace,
+    votes: Votes,
     state: Mutex<State>,
 }
 
@@ -50,13 +52,19 @@ impl std::fmt::Debug for Chain {
 }
 
 impl Chain {
-    /// A chain at a place.
+    /// A chain; what attestors send to it is noted in `votes`.
     #[must_use]
-    pub fn new(mut engine: Engine, finality: Finality, net: &Net, place: &str, trace: &Trace) -> Self {
+    pub fn new(mut engine: Engine, finality: Finality, net: &Net, votes: &Votes, trace: &Trace) -> Self {
         engine.set_finality(finality);
         let confirmed_slots = finality.confirmed_slots;
         let state = State { engine, halted: false, busy_per_mille: 0, watcher: None, confirmed_slots, transactions: 0 };
-        Self(Arc::new(Shared { net: net.clone(), place: place.into(), trace: trace.clone(), state: Mutex::new(state) }))
+        Self(Arc::new(Shared {
+            net: net.clone(),
+            place: "chain".into(),
+            trace: trace.clone(),
+            votes: votes.clone(),
+            state: Mutex::new(state),
+        }))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -156,7 +164,8 @@ struct Way {
 
 impl Way {
     async fn exchange(&self, body: String) -> Posted {
-        let Shared { net, place, .. } = &*self.chain.0;
+        let Shared { net, place, votes, .. } = &*self.chain.0;
+        votes.leaves(&body);
         let arrival = net.leg(&self.from, place).await;
         let mut answered = self.chain.answer(&body);
         if arrival == Arrival::Twice {

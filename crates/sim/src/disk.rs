@@ -80,11 +80,13 @@ impl Change {
     fn apply(&self, to: &mut Vec<u8>) {
         match self {
             Self::Write { at, bytes } => {
-                let end = at + bytes.len();
-                if to.len() < end {
-                    to.resize(end, 0);
+                if to.len() < *at {
+                    to.resize(*at, 0);
                 }
-                to[*at..end].copy_from_slice(bytes);
+                // What is there is written over, the rest appended.
+                let (over, rest) = bytes.split_at(bytes.len().min(to.len() - at));
+                to[*at..at + over.len()].copy_from_slice(over);
+                to.extend_from_slice(rest);
             }
             Self::Truncate(length) => to.truncate(*length),
         }

@@ -19,6 +19,7 @@ use atoll_interface::fill;
 
 use crate::genesis::People;
 use crate::truth::Truth;
+use crate::votes::Votes;
 
 /// Rounding of one lease: whole seconds of each of its pods.
 const ROUNDING_MS: u64 = 1_000;
@@ -37,6 +38,7 @@ const FEES_BPS: u64 = 50;
 #[derive(Clone, Debug)]
 pub struct Laws {
     truth: Truth,
+    votes: Votes,
     state: Arc<Mutex<State>>,
 }
 
@@ -112,7 +114,7 @@ impl Accounts {
 impl Laws {
     /// The laws over a chain on which nothing was rented yet.
     #[must_use]
-    pub fn new(people: &People, engine: &mut Engine, truth: &Truth) -> Self {
+    pub fn new(people: &People, engine: &mut Engine, truth: &Truth, votes: &Votes) -> Self {
         let accounts = Accounts::read(engine);
         let purse = |wallet| {
             let tokens = people.tokens(wallet);
@@ -131,7 +133,7 @@ impl Laws {
             overdue: BTreeMap::new(),
             broken: BTreeSet::new(),
         };
-        Self { truth: truth.clone(), state: Arc::new(Mutex::new(state)) }
+        Self { truth: truth.clone(), votes: votes.clone(), state: Arc::new(Mutex::new(state)) }
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
@@ -171,6 +173,7 @@ impl Laws {
             self.served(state, &accounts, &mut broken);
             self.in_time(state, &accounts, &mut broken);
             broken.extend(self.truth.broken());
+            broken.extend(self.votes.broken());
             state.broken.extend(broken);
         });
     }

@@ -27,5 +27,6 @@ pub mod seed;
 pub mod store;
 pub mod trace;
 pub mod truth;
+pub mod votes;
 pub mod worker;
 pub mod world;

@@ -56,6 +56,8 @@ pub struct Inner {
     pub objects: Arc<InMemory>,
     /// Seeds of its node key, its operator's attestor key and pod secret.
     pub keys: [[u8; 32]; 3],
+    /// A bug: its operator's blobs are gone with each process.
+    pub notes_lost: bool,
     /// A bug in the way to the store.
     pub tamper: Option<Arc<dyn Tamper>>,
     /// Its operator's number.
@@ -198,19 +200,22 @@ impl Node {
     }
 
     async fn run(&self) -> anyhow::Result<()> {
-        let Inner { place, clock, random, net, chain, database, objects, keys, tamper, own_database, .. } = &*self.0;
+        let Inner {
+            place, clock, random, net, chain, database, objects, keys, tamper, own_database, notes_lost, ..
+        } = &*self.0;
         if *own_database {
             database.start()?;
         }
         let store = Distant::new(database, place, net, random.clone(), tamper.clone());
         let [node, attestor, pod_secret] = keys;
+        let objects = if *notes_lost { Arc::new(InMemory::new()) } else { Arc::clone(objects) };
         let control = Control::new(Parts {
             config: config(place, self.0.turn.clone())?,
             neighbours: Arc::new(Way { net: net.clone(), from: Arc::clone(place) }),
             store: Arc::new(store),
             world: Arc::new(Fake { clock: clock.clone(), random: random.clone() }),
             rpc: chain.rpc(place, |url| RpcConfig::new(url, random.bits())),
-            objects: Objects::over(Arc::clone(objects) as Arc<dyn object_store::ObjectStore>),
+            objects: Objects::over(objects as Arc<dyn object_store::ObjectStore>),
             keys: Keys {
                 node: SecretKey::from_seed(node),
                 attestor: SecretKey::from_seed(attestor),

@@ -3,16 +3,17 @@
 //! Each swaps a part at a seam for a broken one: a store that answers wrongly, a chain whose program does one thing more
 //! than it should. Production code knows nothing of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use atoll_chain::Address;
 use atoll_chain::local::Engine;
-use atoll_chain::market::PROGRAM_ID;
-use atoll_chain::market::layout::{FleetPage, Lease, Record as _, Slot, Table as _};
+use atoll_chain::market::layout::{FleetPage, Lease, Order, Record as _, Slot, Table as _};
+use atoll_chain::market::{self, PROGRAM_ID};
 use atoll_chain::spl::TOKEN_PROGRAM;
-use atoll_control::store::rows::Pod;
+use atoll_control::store::rows::{Job, Pod};
+use atoll_domain::job::JobState;
 use atoll_interface::fill;
 
 use crate::genesis::People;
@@ -41,11 +42,32 @@ pub enum Bug {
     DoubleFee,
     /// A pod's meter and the operator's own observation both say half a minute too much.
     UnservedTime,
+    /// A vault loses one base unit to the treasury when its order is posted.
+    LeakyVault,
+    /// What a lease is owed grows by one base unit that its order does not know of.
+    OwedTwice,
+    /// A job is nowhere to be found once it runs.
+    ForgottenJob,
+    /// A job is called over as soon as its command is, and nobody settles it.
+    NeverClosed,
+    /// Two operators vote with one key, each as if it had it alone.
+    TwoRoots,
 }
 
 /// All of them.
-pub const BUGS: [Bug; 6] =
-    [Bug::DoubleLease, Bug::DoublePay, Bug::LostRefund, Bug::Minted, Bug::DoubleFee, Bug::UnservedTime];
+pub const BUGS: [Bug; 11] = [
+    Bug::DoubleLease,
+    Bug::DoublePay,
+    Bug::LostRefund,
+    Bug::Minted,
+    Bug::DoubleFee,
+    Bug::UnservedTime,
+    Bug::LeakyVault,
+    Bug::OwedTwice,
+    Bug::ForgottenJob,
+    Bug::NeverClosed,
+    Bug::TwoRoots,
+];
 
 impl Bug {
     /// Its name.
@@ -58,6 +80,27 @@ impl Bug {
             Self::Minted => "minted",
             Self::DoubleFee => "double fee",
             Self::UnservedTime => "paid unserved time",
+            Self::LeakyVault => "leaky vault",
+            Self::OwedTwice => "owed twice",
+            Self::ForgottenJob => "forgotten job",
+            Self::NeverClosed => "never closed",
+            Self::TwoRoots => "two roots",
+        }
+    }
+
+    /// Words of the law that it breaks.
+    const fn breaks(self) -> &'static str {
+        match self {
+            Self::DoubleLease => "slot ",
+            Self::DoublePay => "for work worth",
+            Self::LostRefund | Self::DoubleFee => "of fees were taken",
+            Self::Minted => "base units are in accounts",
+            Self::UnservedTime => "device-seconds, and",
+            Self::LeakyVault => "the vault of order",
+            Self::OwedTwice => "owes",
+            Self::ForgottenJob => "was acknowledged and is not there any more",
+            Self::NeverClosed => "was never closed",
+            Self::TwoRoots => "signed two roots",
         }
     }
 
@@ -73,18 +116,23 @@ impl Bug {
             Self::Minted => on_chain(when_more(suppliers(), renter, Move::FromNothing)),
             Self::DoubleFee => on_chain(when_more(vec![treasury], renter, Move::ToWhoGot)),
             Self::LostRefund => on_chain(when_more(vec![renter], treasury, Move::ToTheOther)),
-            Self::UnservedTime => Planted { tamper: Some(Arc::new(Generous)), ..Planted::default() },
+            Self::UnservedTime => in_store(Generous),
+            Self::LeakyVault => on_chain(leak(treasury)),
+            Self::OwedTwice => on_chain(owe_more()),
+            Self::ForgottenJob => in_store(Forgetful),
+            Self::NeverClosed => in_store(Hasty),
+            Self::TwoRoots => Planted { no_turns: true, ..Planted::default() },
         }
     }
 
-    /// Runs seeds until one finds it; gives that one and what was broken.
+    /// Runs seeds until one finds it by the law that it breaks; gives that one and what was broken.
     #[must_use]
     pub fn hunt(self, seeds: std::ops::Range<u64>) -> Option<(u64, String)> {
         seeds.into_iter().find_map(|seed| {
             let options = Options::draw(seed, LENGTH);
             let planted = self.plant(&People::new(options.workers));
             let verdict = world::run(&options, planted, Telling::default());
-            verdict.broken.into_iter().next().map(|broken| (seed, broken))
+            verdict.broken.into_iter().find(|broken| broken.contains(self.breaks())).map(|broken| (seed, broken))
         })
     }
 }
@@ -97,6 +145,60 @@ type Change = Box<dyn Fn(&mut Engine) + Send>;
 
 fn on_chain(change: Change) -> Planted {
     Planted { on_chain: Some(change), ..Planted::default() }
+}
+
+fn in_store(tamper: impl Tamper + 'static) -> Planted {
+    Planted { tamper: Some(Arc::new(tamper)), ..Planted::default() }
+}
+
+/// The amount in a token account's bytes; 0 where there are none.
+fn amount_in(data: Option<&Vec<u8>>) -> u64 {
+    let bytes = data.and_then(|data| data.get(AMOUNT)).and_then(|bytes| bytes.try_into().ok());
+    u64::from_le_bytes(bytes.unwrap_or_default())
+}
+
+fn with_amount(data: &[u8], amount: u64) -> Vec<u8> {
+    let mut data = data.to_vec();
+    data[AMOUNT].copy_from_slice(&amount.to_le_bytes());
+    data
+}
+
+/// When an order is first seen, one base unit of its vault is the treasury's.
+fn leak(treasury: Address) -> Change {
+    let seen: Mutex<BTreeSet<Address>> = Mutex::default();
+    Box::new(move |engine| {
+        let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+        for (order, data) in engine.accounts_of(&PROGRAM_ID) {
+            if Order::read(&data).is_err() || !seen.insert(order) {
+                continue;
+            }
+            let vault = market::address::order_vault(&order);
+            let tokens: BTreeMap<Address, Vec<u8>> = engine.accounts_of(&TOKEN_PROGRAM).into_iter().collect();
+            let after = |account: &Address, by: i64| {
+                let amount = amount_in(tokens.get(account)).saturating_add_signed(by);
+                with_amount(&tokens[account], amount)
+            };
+            let (less, more) = (after(&vault, -1), after(&treasury, 1));
+            replace(engine, &vault, less);
+            replace(engine, &treasury, more);
+        }
+    })
+}
+
+/// When a lease is first owed something, it is owed one base unit more.
+fn owe_more() -> Change {
+    let seen: Mutex<BTreeSet<Address>> = Mutex::default();
+    Box::new(move |engine| {
+        let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+        for (address, mut data) in engine.accounts_of(&PROGRAM_ID) {
+            let Ok(lease) = Lease::read(&data) else { continue };
+            if lease.owed > 0 && seen.insert(address) {
+                let at = std::mem::offset_of!(Lease, owed);
+                data[at..at + 8].copy_from_slice(&(lease.owed + 1).to_le_bytes());
+                replace(engine, &address, data);
+            }
+        }
+    })
 }
 
 /// Whenever a lease gave up a slot, the slot says that none of its devices is leased.
@@ -146,14 +248,9 @@ fn when_more(accounts: Vec<Address>, other: Address, direction: Move) -> Change 
     Box::new(move |engine| {
         let mut before = before.lock().unwrap_or_else(PoisonError::into_inner);
         let tokens: BTreeMap<Address, Vec<u8>> = engine.accounts_of(&TOKEN_PROGRAM).into_iter().collect();
-        let amount = |address: &Address| {
-            let bytes = tokens.get(address).and_then(|data| data.get(AMOUNT)).and_then(|bytes| bytes.try_into().ok());
-            u64::from_le_bytes(bytes.unwrap_or_default())
-        };
+        let amount = |address: &Address| amount_in(tokens.get(address));
         let put = |engine: &mut Engine, address: &Address, value: u64| {
-            let mut data = tokens[address].clone();
-            data[AMOUNT].copy_from_slice(&value.to_le_bytes());
-            replace(engine, address, data);
+            replace(engine, address, with_amount(&tokens[address], value));
         };
         for account in &accounts {
             let (now, then) = (amount(account), before.get(account).copied());
@@ -184,5 +281,28 @@ impl Tamper for Generous {
                 pod.observation.observed_ms += 30_000;
             }
         }
+    }
+}
+
+/// Does not know jobs that run or have run.
+#[derive(Debug)]
+struct Forgetful;
+
+impl Tamper for Forgetful {
+    fn job(&self, job: Job) -> Option<Job> {
+        (job.now.state < JobState::Running).then_some(job)
+    }
+}
+
+/// Takes a job whose command is over for one that is.
+#[derive(Debug)]
+struct Hasty;
+
+impl Tamper for Hasty {
+    fn job(&self, mut job: Job) -> Option<Job> {
+        if job.now.state == JobState::Settling {
+            job.now.state = JobState::Succeeded;
+        }
+        Some(job)
     }
 }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use atoll_api::http::{ErrorBody, IDEMPOTENCY_HEADER, JobView, Network, SEAL_HEADERS, SubmitJob};
+use atoll_api::receipt::Receipt;
 use atoll_chain::market::instruction::{self, Renter as Payer};
 use atoll_chain::market::{address, data::PostOrder};
 use atoll_chain::{Address, Keypair, Rpc, sign};
@@ -25,10 +26,13 @@ use crate::http;
 use crate::net::{Net, Place};
 use crate::random::Random;
 use crate::trace::Trace;
+use crate::votes::Votes;
 use crate::worker::pack;
 
 /// How long one request may take.
 const CALL_MAX: Duration = Duration::from_secs(15);
+/// How often a receipt is asked for that nobody gives.
+const RECEIPT_TRIES: usize = 5;
 /// How long an order waits for its devices.
 const FILL_S: u32 = 60;
 /// The longest a job may run.
@@ -133,6 +137,8 @@ pub struct Inner {
     pub placed: Mutex<Vec<Placed>>,
     /// Broken promises.
     pub broken: Mutex<Vec<String>>,
+    /// What attestors signed, in receipts too.
+    pub votes: Votes,
     /// Operators whose store came back old: a job may be away until they have read their notes.
     pub forgetful: Mutex<BTreeSet<usize>>,
 }
@@ -331,6 +337,9 @@ impl Renter {
             }
             match self.get::<JobView>(operator, &format!("/v1/jobs/{job}")).await {
                 Ok(view) => {
+                    if view.state.is_final() {
+                        self.read_receipt(operator, job).await;
+                    }
                     let reason = view.reason.clone();
                     self.learn(number, Known::Acknowledged(job, view.state, reason));
                     if view.state.is_final() {
@@ -343,6 +352,23 @@ impl Renter {
                     return;
                 }
                 Err(_) => {}
+            }
+        }
+    }
+
+    /// Reads the receipt of a job that is over, if there is one and somebody gives it.
+    async fn read_receipt(&self, operator: usize, job: JobId) {
+        for _ in 0..RECEIPT_TRIES {
+            match self.get::<Receipt>(operator, &format!("/v1/jobs/{job}/receipt")).await {
+                Ok(receipt) => match receipt.open() {
+                    Ok(body) => return self.0.votes.receipt(&body),
+                    Err(error) => {
+                        let broken = format!("the receipt of {job} cannot be believed: {error}");
+                        return self.0.broken.lock().unwrap_or_else(PoisonError::into_inner).push(broken);
+                    }
+                },
+                Err(Miss::Refused(..)) => return,
+                Err(Miss::NoAnswer) => self.pause().await,
             }
         }
     }

@@ -119,7 +119,12 @@ fn broken(why: &str) -> StoreError {
 /// Something put between a node and its store that changes what is answered: a planted bug.
 pub trait Tamper: std::fmt::Debug + Send + Sync {
     /// Changes what the node is told of a job's pods.
-    fn pods_of(&self, pods: &mut Vec<Pod>);
+    fn pods_of(&self, _: &mut Vec<Pod>) {}
+
+    /// Changes what the node is told of a job, by its id or among the open ones; none: it is not there.
+    fn job(&self, job: Job) -> Option<Job> {
+        Some(job)
+    }
 }
 
 /// A node's way to its database.
@@ -142,6 +147,13 @@ impl Distant {
     async fn there(&self) -> Result<Arc<dyn Store>> {
         self.travel(&self.from, &self.database.0.place).await?;
         self.database.store()
+    }
+
+    fn told(&self, job: Job) -> Option<Job> {
+        match &self.tamper {
+            Some(tamper) => tamper.job(job),
+            None => Some(job),
+        }
     }
 
     async fn back(&self) -> Result<()> {
@@ -177,6 +189,18 @@ macro_rules! forward {
                 Ok(pods)
             }
 
+            async fn job(&self, id: JobId) -> Result<Option<Job>> {
+                let job = self.there().await?.job(id).await?.and_then(|job| self.told(job));
+                self.back().await?;
+                Ok(job)
+            }
+
+            async fn jobs_open(&self) -> Result<Vec<Job>> {
+                let jobs = self.there().await?.jobs_open().await?.into_iter().filter_map(|job| self.told(job)).collect();
+                self.back().await?;
+                Ok(jobs)
+            }
+
             $(async fn $name(&self, $($argument: $type),*) -> Result<$answer> {
                 let answer = self.there().await?.$name($($argument),*).await;
                 self.back().await?;
@@ -194,11 +218,9 @@ forward! {
     api_key_revoke(id: ApiKeyId, now: UnixMs) -> ();
     nonce_use(signer: &PublicKey, nonce: &[u8; 16], now: UnixMs, forget_at: UnixMs) -> bool;
     job_accept(new: &NewJob, now: UnixMs) -> Accepted;
-    job(id: JobId) -> Option<Job>;
     job_by_order(order: &Address) -> Option<Job>;
     job_by_cluster(cluster: ClusterId) -> Option<Job>;
     jobs_of(user: UserId, limit: u32) -> Vec<Job>;
-    jobs_open() -> Vec<Job>;
     job_change(id: JobId, generation: u64, change: &JobChange, events: &[Event]) -> Job;
     events_add(job: JobId, events: &[Event]) -> ();
     events(job: JobId, after: u64, limit: u32) -> Vec<(u64, Event)>;

@@ -27,6 +27,7 @@ use crate::seed::Options;
 use crate::store::{Database, Tamper};
 use crate::trace::{Telling, Trace};
 use crate::truth::Truth;
+use crate::votes::Votes;
 use crate::worker::{Identity, Worker};
 
 /// How long after faults stop everything must have come to its end: the control plane gives a cluster ten minutes to come
@@ -46,6 +47,8 @@ pub struct World {
     pub net: Net,
     /// The chain.
     pub chain: Chain,
+    /// What attestors signed.
+    pub votes: Votes,
     /// Control nodes.
     pub nodes: Vec<Node>,
     /// Their databases.
@@ -67,6 +70,10 @@ pub struct Planted {
     pub on_chain: Option<Watcher>,
     /// Supervisors end no pod by themselves.
     pub unguarded: bool,
+    /// Each operator thinks that it alone has the attestor key, and all of them have it.
+    pub no_turns: bool,
+    /// What an operator keeps beside its store is gone with each process of its nodes.
+    pub notes_lost: bool,
 }
 
 impl std::fmt::Debug for Planted {
@@ -86,6 +93,8 @@ pub struct Verdict {
     pub events: u64,
     /// Transactions sent to the chain.
     pub transactions: u64,
+    /// Epochs that an attestor's key voted on.
+    pub votes: usize,
     /// Base units that suppliers were paid.
     pub paid: u64,
     /// What was broken; nothing: all is well.
@@ -132,6 +141,7 @@ pub fn run(options: &Options, planted: Planted, telling: Telling) -> Verdict {
                 hash: 0,
                 events: 0,
                 transactions: 0,
+                votes: 0,
                 paid: 0,
                 broken: vec![format!("the world could not be made: {error:#}")],
                 jobs: Vec::new(),
@@ -151,6 +161,7 @@ struct Maker<'a> {
     trace: Trace,
     net: Net,
     chain: Chain,
+    votes: Votes,
     people: People,
 }
 
@@ -199,8 +210,9 @@ impl Maker<'_> {
                 objects: Arc::clone(&objects),
                 keys,
                 tamper: planted.tamper.clone(),
+                notes_lost: planted.notes_lost,
                 operator,
-                turn: (operators > 1).then(|| format!("{operator}/{operators}")),
+                turn: (operators > 1 && !planted.no_turns).then(|| format!("{operator}/{operators}")),
                 gone: AtomicBool::new(false),
                 own_database: !shared,
                 life: Mutex::default(),
@@ -252,6 +264,7 @@ impl Maker<'_> {
             operators,
             placed: Mutex::default(),
             broken: Mutex::default(),
+            votes: self.votes.clone(),
             forgetful: Mutex::default(),
             place,
         })
@@ -309,10 +322,18 @@ impl World {
         let net = Net::new(Random::new(options.seed, "net"), &trace);
         let mut engine = prepared.fork(Arc::new(Clock::new(&time, Error::default())));
         let truth = Truth::new(&time);
-        let laws = Laws::new(&people, &mut engine, &truth);
-        let chain = Chain::new(engine, options.finality, &net, "chain", &trace);
-        let maker =
-            Maker { options, time: time.clone(), trace: trace.clone(), net: net.clone(), chain: chain.clone(), people };
+        let votes = Votes::default();
+        let laws = Laws::new(&people, &mut engine, &truth, &votes);
+        let chain = Chain::new(engine, options.finality, &net, &votes, &trace);
+        let maker = Maker {
+            options,
+            time: time.clone(),
+            trace: trace.clone(),
+            net: net.clone(),
+            chain: chain.clone(),
+            votes: votes.clone(),
+            people,
+        };
         let (mut nodes, mut databases, mut contacts) = (Vec::new(), Vec::new(), Vec::new());
         for operator in 0..options.operators {
             let (its_nodes, database) = maker.operator(operator, &planted);
@@ -333,7 +354,7 @@ impl World {
             }
             watching.check(engine);
         }));
-        Ok(Self { time, trace, net, chain, nodes, databases, workers, renter, laws })
+        Ok(Self { time, trace, net, chain, votes, nodes, databases, workers, renter, laws })
     }
 
     /// Starts a shared database, which may take more than one try.
@@ -430,6 +451,7 @@ impl World {
             hash: self.trace.hash(),
             events: self.trace.events(),
             transactions: self.chain.transactions(),
+            votes: self.votes.count(),
             paid: self.chain.with(|engine| self.laws.paid(engine)),
             broken: self.laws.broken(),
             jobs,

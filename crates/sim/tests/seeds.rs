@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use atoll_chain::local::Finality;
 use atoll_sim::faults::Fault;
 use atoll_sim::planted::{BUGS, LENGTH};
 use atoll_sim::renter::Wish;
@@ -109,9 +110,36 @@ fn a_store_that_comes_back_old_forgets_nothing_for_good() {
         let lasts = Duration::from_secs(2 + 3 * n);
         (Duration::from_secs(3 + 20 * n), Fault::SyncsLie { operator: 0, lasts, away: Duration::from_secs(1) })
     };
-    let verdict = live(&Options { jobs: 2, script: (0..5).map(lie).collect(), ..Options::calm(4, 3 * MINUTE) });
+    let options = Options { jobs: 2, script: (0..5).map(lie).collect(), ..Options::calm(4, 3 * MINUTE) };
+    let all_end_well = |verdict: &Verdict| verdict.jobs.iter().all(|job| job.contains("Succeeded"));
+    let verdict = live(&options);
     assert_eq!(verdict.broken, Vec::<String>::new());
-    assert!(verdict.jobs.iter().all(|job| job.contains("Succeeded")), "{:#?}", verdict.timeline);
+    assert!(all_end_well(&verdict), "{:#?}", verdict.timeline);
+    // Without what is kept beside the store it is not so.
+    let planted = Planted { notes_lost: true, ..Planted::default() };
+    let verdict = world::run(&options, planted, Telling::default());
+    assert!(!verdict.broken.is_empty() || !all_end_well(&verdict), "{:#?}", verdict.timeline);
+}
+
+/// Stores come back old in the middle of an epoch, before and after its vote, with a chain that is slow to confirm it.
+#[test]
+fn a_store_that_comes_back_old_has_its_key_sign_no_second_root() {
+    let mut votes = 0;
+    for seed in 0..4 {
+        let second = Duration::from_secs(1);
+        let lie = |n: u64| {
+            let lasts = Duration::from_millis(700 + 1_300 * ((n + seed) % 4));
+            (8 * second + Duration::from_millis(6_700 * n), Fault::SyncsLie { operator: 0, lasts, away: second / 5 })
+        };
+        let finality = Finality { confirmed_slots: 3, finalized_slots: 20 };
+        let nodes = 1 + usize::from(seed % 2 == 1);
+        let script = (0..7).map(lie).collect();
+        let options = Options { nodes, jobs: 3, finality, script, ..Options::calm(seed, 2 * MINUTE) };
+        let verdict = live(&options);
+        assert_eq!(verdict.broken, Vec::<String>::new(), "{:#?}", verdict.timeline);
+        votes += verdict.votes;
+    }
+    assert!(votes > 20, "{votes}");
 }
 
 /// It broke while pods that began after their worker had linked to the other operator were nothing that it knew of. Such an
