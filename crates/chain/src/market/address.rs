@@ -112,3 +112,9 @@ pub fn ask_key(supplier: &Address, key: &Address) -> Address {
 pub fn costake(first_page: &Address, n: u16) -> Address {
     find(&seeds::costake(&first_page.0, &n.to_le_bytes()))
 }
+
+/// A case of capacity fraud; `statement` is the hash of what the device signed.
+#[must_use]
+pub fn fraud(device: &Address, statement: &Hash) -> Address {
+    find(&seeds::fraud(&device.0, &statement.0))
+}

@@ -320,6 +320,46 @@ pub fn settle_lease(
     Ok(build(accounts.metas(), &data.encode()?))
 }
 
+/// Books neighbouring leaves of one order under the final root in `epoch`; `leases` are theirs, in the order of the leaves.
+/// Nobody needs to sign.
+///
+/// # Errors
+/// [`Error::InstructionMalformed`] when there is not one lease a leaf, or leaves and path do not fit in a transaction.
+pub fn settle_batch(
+    order: Address,
+    epoch: Address,
+    leases: &[Address],
+    data: &interface::SettleBatch<'_>,
+) -> Result<Instruction, Error> {
+    if leases.len() != data.leaves.len() {
+        return Err(Error::InstructionMalformed);
+    }
+    let accounts = interface::SettleBatchAccounts { order: order.0, epoch: epoch.0, config: address::config().0 };
+    let mut batch = build(accounts.metas(), &data.encode()?);
+    batch.accounts.extend(leases.iter().map(|lease| AccountMeta::write(*lease)));
+    Ok(batch)
+}
+
+/// Books neighbouring leaves of several orders under the final root in `epoch`; `held` are order and lease of each, in the
+/// order of the leaves. Nobody needs to sign.
+///
+/// # Errors
+/// [`Error::InstructionMalformed`] when there is not one lease a leaf, or leaves and path do not fit in a transaction.
+pub fn settle_mixed(
+    epoch: Address,
+    held: &[(Address, Address)],
+    data: &interface::SettleMixed<'_>,
+) -> Result<Instruction, Error> {
+    if held.len() != data.leaves.len() {
+        return Err(Error::InstructionMalformed);
+    }
+    let accounts = interface::SettleMixedAccounts { epoch: epoch.0, config: address::config().0 };
+    let mut mixed = build(accounts.metas(), &data.encode()?);
+    let (orders, leases): (Vec<Address>, Vec<Address>) = held.iter().copied().unzip();
+    mixed.accounts.extend(orders.into_iter().chain(leases).map(AccountMeta::write));
+    Ok(mixed)
+}
+
 /// Moves what a lease is owed to `destination`, a token account of its supplier. Nobody needs to sign.
 #[must_use]
 pub fn withdraw_owed(order: Address, lease: Address, page: Address, destination: Address) -> Instruction {

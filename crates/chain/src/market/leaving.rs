@@ -1,5 +1,5 @@
 //! The instructions of supply and stake that came after the first market: terms of many slots, keys, how workers and stake
-//! leave, co-stake, and what an attestor is caught by. Pure, as [`super::instruction`].
+//! leave, and co-stake. Pure, as [`super::instruction`].
 
 use atoll_interface::Error;
 use atoll_interface::instruction as interface;
@@ -189,30 +189,6 @@ pub fn costake_exit(authority: Address, supplier: Address, n: u16, destination: 
         rules: address::rules().0,
     };
     build_fixed(accounts.metas(), interface::CostakeExit {}.encode())
-}
-
-/// Proves that an attestor's key signed two roots of one epoch; `first` and `second` say which instructions of the
-/// transaction check the votes, `bounty` is a token account of the prover. Signs: `prover`.
-#[must_use]
-pub fn prove_equivocation(
-    prover: Address,
-    key: Address,
-    mint: Address,
-    bounty: Address,
-    data: &interface::ProveEquivocation,
-) -> Instruction {
-    let attestor = address::attestor(&key);
-    let accounts = interface::ProveEquivocationAccounts {
-        prover: prover.0,
-        attestor: attestor.0,
-        vault: address::attestor_vault(&attestor).0,
-        mint: mint.0,
-        bounty: bounty.0,
-        config: address::config().0,
-        rules: address::rules().0,
-        instructions: atoll_interface::signature::INSTRUCTIONS_ID,
-    };
-    build_fixed(accounts.metas(), data.encode())
 }
 
 #[cfg(test)]

@@ -6,12 +6,15 @@
 
 pub mod address;
 mod extension;
+pub mod fault;
 pub mod instruction;
 pub mod leaving;
 mod reader;
 
 pub use atoll_interface::instruction as data;
-pub use atoll_interface::{Error as MarketError, arithmetic, fill, layout, merkle, network, settlement, stake};
+pub use atoll_interface::{
+    Error as MarketError, arithmetic, capacity, fill, fraud, layout, merkle, network, settlement, stake,
+};
 pub use extension::{EXTENSION_S_MIN, Extension, Shorter, extensions, is_in_vain, stay_behind};
 pub use reader::{At, Market, Network, ReadError, Table, read, read_table};
 

@@ -7,7 +7,8 @@ use std::mem::offset_of;
 
 use atoll_interface::Error;
 use atoll_interface::layout::{
-    Attestor, Budget, Catalogue, Config, DeviceKey, Epoch, FleetPage, Lease, Order, PriceFeed, Record, Table as Rows,
+    AskKey, Attestor, Budget, Catalogue, CoStake, Config, DeviceKey, Epoch, FleetPage, FraudCase, Lease, Order,
+    PriceFeed, Record, Rules, Table as Rows,
 };
 
 use super::{PROGRAM_ID, address};
@@ -307,6 +308,62 @@ impl Market {
     /// [`ReadError`], as every method here.
     pub async fn budget(&self, renter: &Address, key: &Address) -> Result<Option<At<Budget>>, ReadError> {
         self.one(&address::budget(renter, key)).await
+    }
+
+    /// The session keys of one renter, by address.
+    ///
+    /// # Errors
+    /// [`ReadError`], as every method here.
+    pub async fn budgets_of(&self, renter: &Address) -> Result<Vec<At<Budget>>, ReadError> {
+        self.all(Some((offset_of!(Budget, renter), renter))).await
+    }
+
+    /// The rules of stake, faults, rewards and votes.
+    ///
+    /// # Errors
+    /// [`ReadError`], as every method here; [`ReadError::NoNetwork`] before `set_rules`.
+    pub async fn rules(&self) -> Result<At<Rules>, ReadError> {
+        self.one(&address::rules()).await?.ok_or(ReadError::NoNetwork { expected: "rules" })
+    }
+
+    /// A supplier's offer of co-stake; `first_page` is the supplier's page 0.
+    ///
+    /// # Errors
+    /// [`ReadError`], as every method here.
+    pub async fn costake(&self, first_page: &Address, n: u16) -> Result<Option<At<CoStake>>, ReadError> {
+        self.one(&address::costake(first_page, n)).await
+    }
+
+    /// All offers of co-stake, by address.
+    ///
+    /// # Errors
+    /// [`ReadError`], as every method here.
+    pub async fn costakes(&self) -> Result<Vec<At<CoStake>>, ReadError> {
+        self.all(None).await
+    }
+
+    /// The offers of one supplier, by address; `first_page` is its page 0.
+    ///
+    /// # Errors
+    /// [`ReadError`], as every method here.
+    pub async fn costakes_of(&self, first_page: &Address) -> Result<Vec<At<CoStake>>, ReadError> {
+        self.all(Some((offset_of!(CoStake, page), first_page))).await
+    }
+
+    /// The keys that one supplier gave its asks to, by address.
+    ///
+    /// # Errors
+    /// [`ReadError`], as every method here.
+    pub async fn ask_keys_of(&self, supplier: &Address) -> Result<Vec<At<AskKey>>, ReadError> {
+        self.all(Some((offset_of!(AskKey, supplier), supplier))).await
+    }
+
+    /// A case of capacity fraud.
+    ///
+    /// # Errors
+    /// [`ReadError`], as every method here.
+    pub async fn case(&self, case: &Address) -> Result<Option<At<FraudCase>>, ReadError> {
+        self.one(case).await
     }
 
     /// An attestor's account.

@@ -9,5 +9,7 @@ mod faults;
 mod finality;
 mod hostile;
 mod market;
+mod market_faults;
+mod market_supply;
 mod pubsub;
 mod restart;

@@ -13,34 +13,34 @@ use atoll_interface::{ATL, Hashes};
 
 use crate::support::{DEADLINE, HandClock, give, key, make_mint, run, start};
 
-const EPOCH_S: u32 = 10;
-const HOLD_S: u32 = 5;
-const STAKE: u64 = 10 * ATL;
-const PURSE: u64 = 1_000 * ATL;
-const ASK_UUSD: u64 = 50_000;
+pub(crate) const EPOCH_S: u32 = 10;
+pub(crate) const HOLD_S: u32 = 5;
+pub(crate) const STAKE: u64 = 10 * ATL;
+pub(crate) const PURSE: u64 = 1_000 * ATL;
+pub(crate) const ASK_UUSD: u64 = 50_000;
 const FEED_UUSD: u64 = 250_000;
 const DURATION_S: u32 = 100;
 const FEE_BPS: u16 = 25;
 const CPU: u16 = 1;
 
 /// A chain with a network on it: mint, one attestor seat, one model, a price.
-struct World {
-    chain: LocalChain,
-    rpc: Rpc,
-    market: Market,
+pub(crate) struct World {
+    pub(crate) chain: LocalChain,
+    pub(crate) rpc: Rpc,
+    pub(crate) market: Market,
     clock: std::sync::Arc<HandClock>,
     folder: tempfile::TempDir,
-    admin: Keypair,
-    node: Keypair,
-    attestor: Keypair,
-    renter: Keypair,
-    suppliers: [Keypair; 2],
-    mint: Address,
+    pub(crate) admin: Keypair,
+    pub(crate) node: Keypair,
+    pub(crate) attestor: Keypair,
+    pub(crate) renter: Keypair,
+    pub(crate) suppliers: [Keypair; 2],
+    pub(crate) mint: Address,
     treasury: Address,
 }
 
 impl World {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let clock = HandClock::new();
         let (chain, rpc) = start(folder.path(), clock.clone()).await;
@@ -105,12 +105,12 @@ impl World {
         self.wait(1).await;
     }
 
-    fn purse(&self, wallet: &Keypair) -> Address {
+    pub(crate) fn purse(&self, wallet: &Keypair) -> Address {
         spl::associated_token_address(&wallet.address(), &self.mint)
     }
 
     /// Registers a worker with one CPU and stakes for it.
-    async fn worker(&self, supplier: &Keypair, device: &Keypair) {
+    pub(crate) async fn worker(&self, supplier: &Keypair, device: &Keypair) {
         let wallet = supplier.address();
         let terms = data::RegisterWorker {
             page_no: 0,
@@ -127,17 +127,17 @@ impl World {
     }
 
     /// Lets chain time pass; new blockhashes come with it.
-    async fn wait(&self, seconds: u32) {
+    pub(crate) async fn wait(&self, seconds: u32) {
         self.clock.forward_ms(u64::from(seconds) * 1000);
         self.conserved().await;
     }
 
-    async fn now(&self) -> i64 {
+    pub(crate) async fn now(&self) -> i64 {
         self.rpc.clock().await.unwrap().unix_timestamp
     }
 
     /// Sums every token account of the mint over RPC: no token appears or vanishes but by minting and burning.
-    async fn conserved(&self) -> u64 {
+    pub(crate) async fn conserved(&self) -> u64 {
         let filters = [Filter::DataSize(165), Filter::Bytes { offset: 0, bytes: self.mint.0.to_vec() }];
         let accounts = self.rpc.program_accounts(&spl::TOKEN_PROGRAM, &filters).await.unwrap();
         let held: u64 = accounts.iter().map(|account| spl::TokenAccount::read(&account.data).unwrap().amount).sum();
@@ -149,12 +149,12 @@ impl World {
         held
     }
 
-    async fn node(&self, instructions: &[Instruction]) {
+    pub(crate) async fn node(&self, instructions: &[Instruction]) {
         run(&self.rpc, instructions, &self.node, &[]).await;
         self.conserved().await;
     }
 
-    async fn refusal(&self, instruction: Instruction, payer: &Keypair) -> MarketError {
+    pub(crate) async fn refusal(&self, instruction: Instruction, payer: &Keypair) -> MarketError {
         let refused = self.rpc.execute(&[instruction], payer, &[], DEADLINE).await.unwrap_err();
         let ConfirmError::Rpc(RpcError::Failed(failure)) = refused else { panic!("{refused}") };
         assert!(failure.to_string().contains("was refused by the market program: "), "{failure}");
@@ -169,8 +169,9 @@ impl World {
         Self { chain, market: Market::new(rpc.clone()), rpc, clock, folder, ..self }
     }
 
-    /// Lets the running epoch end, votes for a root over the leaves, waits for the hold, and settles every leaf.
-    async fn settle(&self, order: Address, leaves: &[merkle::Leaf]) {
+    /// Lets the running epoch end and votes for a root over the leaves, which is then in its hold: its account, and the path
+    /// of each leaf.
+    pub(crate) async fn attest(&self, leaves: &[merkle::Leaf]) -> (Address, Vec<Vec<[u8; 32]>>) {
         self.wait(EPOCH_S).await;
         let config = self.market.config().await.unwrap().value.header;
         let running = network::epoch_at(self.now().await, config.epoch_zero, config.epoch_s).unwrap();
@@ -188,17 +189,23 @@ impl World {
         run(&self.rpc, &[vote], &self.node, &[&self.attestor]).await;
         let epoch = self.market.epoch(running - 1, &root).await.unwrap().unwrap();
         assert_eq!(epoch.value.vote_count, 1);
+        (epoch.address, (0..leaves.len()).map(|index| tree(index).1).collect())
+    }
+
+    /// Votes for a root over the leaves, waits for the hold, and settles every leaf.
+    async fn settle(&self, order: Address, leaves: &[merkle::Leaf]) {
+        let (epoch, paths) = self.attest(leaves).await;
         let settle = |index: usize| {
-            let (leaf, (_, path)) = (&leaves[index], tree(index));
+            let leaf = &leaves[index];
             let leaf_data = data::SettleLease {
                 device_seconds: leaf.device_seconds,
                 until: leaf.until,
                 flags: leaf.flags,
                 slots_root: leaf.slots_root,
                 leaf_index: u32::try_from(index).unwrap(),
-                path: Hashes::new(&path),
+                path: Hashes::new(&paths[index]),
             };
-            instruction::settle_lease(order, Address(leaf.lease), epoch.address, &leaf_data).unwrap()
+            instruction::settle_lease(order, Address(leaf.lease), epoch, &leaf_data).unwrap()
         };
         assert_eq!(self.refusal(settle(0), &self.node).await, MarketError::EpochNotFinal, "still in its hold");
         self.wait(HOLD_S).await;
@@ -208,7 +215,7 @@ impl World {
     }
 }
 
-fn order_terms(node: Address) -> data::PostOrder {
+pub(crate) fn order_terms(node: Address) -> data::PostOrder {
     data::PostOrder {
         nonce: 1,
         models: [CPU, 0, 0, 0],
@@ -227,7 +234,7 @@ fn order_terms(node: Address) -> data::PostOrder {
     }
 }
 
-fn fill(filler: Address, place: Place, bits: &[u8]) -> Instruction {
+pub(crate) fn fill(filler: Address, place: Place, bits: &[u8]) -> Instruction {
     let data = data::FillOrder {
         mask: 1,
         ask_max: ASK_UUSD,
@@ -239,7 +246,7 @@ fn fill(filler: Address, place: Place, bits: &[u8]) -> Instruction {
     instruction::fill_order(filler, filler, place, &data).unwrap()
 }
 
-fn leaf(lease: Address, device_seconds: u64, until: i64, flags: u8) -> merkle::Leaf {
+pub(crate) fn leaf(lease: Address, device_seconds: u64, until: i64, flags: u8) -> merkle::Leaf {
     merkle::Leaf { lease: lease.0, device_seconds, until, flags, slots_root: [0; 32] }
 }
 
