@@ -81,11 +81,11 @@ fn base64(what: &str, text: &str) -> Result<Vec<u8>, Invalid> {
 pub fn verify(receipt: &Receipt, pinned: Digest) -> Result<Verified, Invalid> {
     let body = receipt.open()?;
     check_network(&body.network, pinned)?;
-    let order = read_order(&body)?;
+    let (order, spec) = read_order(&body)?;
     ensure(order.post.solvers.contains(&receipt.signer.0), || {
         format!("the signer {} is not among the solver keys that the renter's order names", receipt.signer)
     })?;
-    let spec = check_spec(&body, &order)?;
+    check_spec(&body, &spec, &order)?;
     let epochs = check_epochs(&body, pinned)?;
     check_leases(&body, &order, &epochs)?;
     check_money(&body, &order)?;
@@ -159,7 +159,7 @@ fn derived(seeds: &[&[u8]], program: &PublicKey) -> Option<Address> {
     Some(PublicKey(address.0))
 }
 
-fn read_order(body: &ReceiptBody) -> Result<SignedOrder, Invalid> {
+fn read_order(body: &ReceiptBody) -> Result<(SignedOrder, JobSpec), Invalid> {
     let bytes = base64("the order's transaction", &body.order.transaction)?;
     let decoded = transaction::decode(&bytes).map_err(|error| Invalid(format!("the order's transaction: {error}")))?;
     let program = body.network.program_id;
@@ -170,14 +170,25 @@ fn read_order(body: &ReceiptBody) -> Result<SignedOrder, Invalid> {
             ensure(instruction.accounts.len() == PostOrderAccounts::FLAGS.len(), || {
                 "post_order names another number of accounts than it takes".into()
             })?;
-            // Accounts 0 and 2 of PostOrderAccounts: the authority and the order.
+            // Accounts 0, 2 and 5 of PostOrderAccounts: the authority, the order and the budget.
             ensure(instruction.accounts[0].signer, || "the renter did not sign the order".into())?;
-            found = Some((PublicKey(instruction.accounts[0].address.0), instruction.accounts[2].address, post));
+            let account = |at: usize| PublicKey(instruction.accounts[at].address.0);
+            found = Some(([account(0), account(2), account(5)], post));
         }
     }
-    let Some((renter, address, post)) = found else {
+    let Some(([authority, address, budget], post)) = found else {
         return refuse("the signed transaction posts no order on this network's program");
     };
+    let spec = open_spec(body, &post)?;
+    // Whose order it is, its own accounts say: the wallet signed, or a key whose budget is that wallet's.
+    ensure(authority == spec.signer(), || "the specification names another renter than the order".into())?;
+    if let Some(key) = spec.budget {
+        let wanted = derived(&seeds::budget(&spec.renter.0, &key.0), &program);
+        ensure(wanted == Some(budget), || {
+            format!("{key}, which posted the order, is no session key of {}", spec.renter)
+        })?;
+    }
+    let renter = spec.renter;
     let expected = derived(&seeds::order(&renter.0, &post.nonce.to_le_bytes()), &program);
     ensure(expected == Some(body.order.address) && address.0 == body.order.address.0, || {
         format!("the order {} is not the one that renter {renter} signed", body.order.address)
@@ -188,7 +199,16 @@ fn read_order(body: &ReceiptBody) -> Result<SignedOrder, Invalid> {
     let escrow = sum("the escrow", worst_case(rate_cap, post.devices, post.duration_s, body.order.fee_bps))?;
     let mut order = SignedOrder { renter, post, rate_cap, duration_s: post.duration_s, escrow, extensions: 0 };
     read_extensions(body, &mut order)?;
-    Ok(order)
+    Ok((order, spec))
+}
+
+/// The specification whose root the order names, as its signer signed it.
+fn open_spec(body: &ReceiptBody, post: &PostOrder) -> Result<JobSpec, Invalid> {
+    let signed = SignedSpec { bytes: base64("the specification", &body.spec.bytes)?, signature: body.spec.signature };
+    ensure(signed.root().0 == post.spec_root, || {
+        "the job specification is not the one whose root stands in the renter's order".into()
+    })?;
+    signed.open().map_err(|error| Invalid(error.to_string()))
 }
 
 /// Adds what the renter's own transactions lengthened the order by, each of them once.
@@ -252,18 +272,9 @@ fn check_unshown(unshown: &UnshownRecord, order: &SignedOrder, fee_bps: u16) -> 
     })
 }
 
-fn check_spec(body: &ReceiptBody, order: &SignedOrder) -> Result<JobSpec, Invalid> {
-    let signed = SignedSpec { bytes: base64("the specification", &body.spec.bytes)?, signature: body.spec.signature };
-    ensure(signed.root().0 == order.post.spec_root, || {
-        "the job specification is not the one whose root stands in the renter's order".into()
-    })?;
-    let spec = signed.open().map_err(|error| Invalid(error.to_string()))?;
-    ensure(spec.renter == order.renter, || "the specification names another renter than the order".into())?;
+fn check_spec(body: &ReceiptBody, spec: &JobSpec, order: &SignedOrder) -> Result<(), Invalid> {
     ensure(spec.order == body.order.address, || "the specification names another order".into())?;
-    ensure(spec.devices == order.post.devices, || {
-        "specification and order ask for different numbers of devices".into()
-    })?;
-    Ok(spec)
+    ensure(spec.devices == order.post.devices, || "specification and order ask for different numbers of devices".into())
 }
 
 type Epochs<'a> = BTreeMap<u64, &'a EpochRecord>;

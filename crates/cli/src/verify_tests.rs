@@ -48,6 +48,7 @@ fn spec(order: Address) -> JobSpec {
         name: "digits".into(),
         network: pinned(),
         renter: key(1).public(),
+        budget: None,
         order,
         kind: ClusterKind::Ray,
         model: "cpu".into(),
@@ -61,7 +62,8 @@ fn spec(order: Address) -> JobSpec {
     }
 }
 
-fn order_transaction(order: Address, spec_root: Digest) -> Vec<u8> {
+/// A signed `post_order`; in most receipts by the renter (1), with the order in the budget's place.
+fn order_transaction(order: Address, spec_root: Digest, by: u8, budget: Address) -> Vec<u8> {
     let post = PostOrder {
         nonce: 7,
         models: [1, 0, 0, 0],
@@ -78,14 +80,14 @@ fn order_transaction(order: Address, spec_root: Digest) -> Vec<u8> {
         fill_root: [0; 32],
         solvers: [key(20).public().0, [0; 32], [0; 32]],
     };
-    let renter = key(1).public().0;
+    let signer = key(by).public().0;
     let accounts = PostOrderAccounts {
-        authority: renter,
-        payer: renter,
+        authority: signer,
+        payer: signer,
         order: order.0,
         vault: [31; 32],
         source: [32; 32],
-        budget: order.0,
+        budget: budget.0,
         config: [33; 32],
         catalogue: [34; 32],
         feed: [35; 32],
@@ -101,7 +103,7 @@ fn order_transaction(order: Address, spec_root: Digest) -> Vec<u8> {
         accounts: metas.to_vec(),
         data: post.encode().unwrap().as_slice().to_vec(),
     };
-    let wallet = Keypair::from_seed(&[1; 32]);
+    let wallet = Keypair::from_seed(&[by; 32]);
     transaction::sign(&[instruction], &wallet, &[], &Hash([9; 32])).unwrap().bytes().to_vec()
 }
 
@@ -189,7 +191,7 @@ fn true_body() -> ReceiptBody {
         network: network(),
         order: OrderRecord {
             address: order,
-            transaction: b64(&order_transaction(order, signed.root())),
+            transaction: b64(&order_transaction(order, signed.root(), 1, order)),
             extensions: vec![extension(1, order, 600, extension_escrow())],
             unshown: None,
             feed_uusd_per_atl: FEED,
@@ -291,6 +293,31 @@ fn a_transaction_that_lengthens_other_orders_of_the_renter_as_well_counts_for_it
     let signed = transaction::sign(&both, &wallet, &[], &Hash([9; 32])).unwrap();
     body.order.extensions = vec![b64(signed.bytes())];
     check(&body).unwrap();
+}
+
+#[test]
+fn an_order_of_a_session_key_is_its_wallets_only_where_the_budget_follows_from_both() {
+    let of = |wallet: u8, session: u8| {
+        derived(&seeds::budget(&key(wallet).public().0, &key(session).public().0), &PublicKey(PROGRAM_ID)).unwrap()
+    };
+    let bought = |signs: u8, posts: u8, budget: Address| {
+        let mut body = body();
+        let spec = JobSpec { budget: Some(key(2).public()), ..spec(body.order.address) };
+        let signed = SignedSpec::sign(&spec, &key(signs)).unwrap();
+        body.spec = SpecRecord { bytes: b64(&signed.bytes), signature: signed.signature };
+        let posted = order_transaction(body.order.address, signed.root(), posts, budget);
+        body.order.transaction = b64(&posted);
+        check(&body).map(|verified| verified.renter).map_err(|invalid| invalid.0)
+    };
+    assert_eq!(bought(2, 2, of(1, 2)), Ok(key(1).public()));
+    let refused = |found: Result<PublicKey, String>, words: &str| {
+        let why = found.unwrap_err();
+        assert!(why.contains(words), "{why}");
+    };
+    refused(bought(2, 2, of(3, 2)), "is no session key of");
+    refused(bought(2, 2, body().order.address), "is no session key of");
+    refused(bought(2, 3, of(1, 3)), "another renter");
+    refused(bought(1, 2, of(1, 2)), "not signed");
 }
 
 fn check(body: &ReceiptBody) -> Result<Verified, Invalid> {

@@ -85,6 +85,8 @@ codes! {
     BundleMissing = "bundle_missing", UNPROCESSABLE_ENTITY;
     /// The renter's account cannot pay the escrow.
     InsufficientFunds = "insufficient_funds", PAYMENT_REQUIRED;
+    /// The session key that orders has ended, or may not escrow so much.
+    BudgetRefused = "budget_refused", PAYMENT_REQUIRED;
     /// Nobody can serve it now.
     CannotBeFilled = "cannot_be_filled", UNPROCESSABLE_ENTITY;
     /// The extension's transaction does not fit the order.

@@ -67,6 +67,9 @@ pub struct JobSpec {
     pub network: Digest,
     /// The renter's wallet.
     pub renter: PublicKey,
+    /// The session key of that wallet which signs this and posts the order; none when the wallet does both.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<PublicKey>,
     /// The order this belongs to.
     pub order: Address,
     /// The cluster's runtime.
@@ -121,12 +124,14 @@ pub enum SpecError {
         problem: String,
     },
     /// Not signed by the renter it names.
-    #[error("the job specification is not signed by its renter: sign it with the wallet that posts the order")]
+    #[error(
+        "the job specification is not signed by its renter, or the session key it names: sign it with the key that posts the order"
+    )]
     NotSigned(#[from] KeyError),
 }
 
 impl SignedSpec {
-    /// Signs a specification with the renter's key.
+    /// Signs a specification with the renter's key, or that of the session key it names.
     ///
     /// # Errors
     /// [`SpecError`] when it is out of bounds.
@@ -153,7 +158,7 @@ impl SignedSpec {
         }
         let spec: JobSpec =
             serde_json::from_slice(&self.bytes).map_err(|error| SpecError::Malformed(first_words(&error)))?;
-        spec.renter.verify(Purpose::JobSpec, &self.root().0, &self.signature)?;
+        spec.signer().verify(Purpose::JobSpec, &self.root().0, &self.signature)?;
         spec.check()?;
         Ok(spec)
     }
@@ -171,6 +176,13 @@ pub fn spec_root(bytes: &[u8]) -> Digest {
 }
 
 impl JobSpec {
+    /// Who signs it and posts its order: the renter's wallet, or a session key of it. That the key is the wallet's is the
+    /// chain's to say: the address of the order's budget follows from both.
+    #[must_use]
+    pub fn signer(&self) -> PublicKey {
+        self.budget.unwrap_or(self.renter)
+    }
+
     /// Checks every bound.
     ///
     /// # Errors
@@ -344,6 +356,7 @@ mod tests {
             name: "digits".into(),
             network: Digest::of(b"net"),
             renter: key().public(),
+            budget: None,
             order: PublicKey([5; 32]),
             kind: ClusterKind::Ray,
             model: "cpu".into(),
@@ -368,6 +381,18 @@ mod tests {
     fn a_signed_spec_opens_to_itself() {
         let signed = SignedSpec::sign(&spec(), &key()).unwrap();
         assert_eq!(signed.open().unwrap(), spec());
+    }
+
+    #[test]
+    fn a_session_key_signs_in_the_wallets_stead_where_the_spec_names_it() {
+        let session = SecretKey::from_seed(&[6; 32]);
+        let by_key = JobSpec { budget: Some(session.public()), ..spec() };
+        let signed = SignedSpec::sign(&by_key, &session).unwrap();
+        assert_eq!((signed.open().unwrap().signer(), spec().signer()), (session.public(), key().public()));
+        assert!(matches!(SignedSpec::sign(&by_key, &key()).unwrap().open(), Err(SpecError::NotSigned(_))));
+        assert!(matches!(SignedSpec::sign(&spec(), &session).unwrap().open(), Err(SpecError::NotSigned(_))));
+        // What a wallet signs has the bytes that it always had.
+        assert!(!String::from_utf8(SignedSpec::sign(&spec(), &key()).unwrap().bytes).unwrap().contains("budget"));
     }
 
     #[test]

@@ -80,6 +80,7 @@ fn spec() -> JobSpec {
         name: "digits".into(),
         network: Digest::of(b"network"),
         renter: SecretKey::from_seed(&[1; 32]).public(),
+        budget: None,
         order: PublicKey([2; 32]),
         kind: ClusterKind::Ray,
         model: "cpu".into(),

@@ -239,6 +239,7 @@ impl Renter {
             name: "count".to_owned(),
             network: network.network_root,
             renter: PublicKey(wallet.0),
+            budget: None,
             order: PublicKey(order.0),
             kind: ClusterKind::Ray,
             model: "cpu".to_owned(),

@@ -17,6 +17,8 @@ pub use read::{ReadError, Reader, SlotView, key, rpc_config, wire};
 pub struct OrderView {
     /// Who pays.
     pub renter: PublicKey,
+    /// The account of the session key that posted it; none when the wallet did.
+    pub budget: Option<Address>,
     /// What may run.
     pub spec_root: Digest,
     /// Its leases that are not closed.
@@ -114,6 +116,7 @@ mod tests {
         let lease = |n: u8, end_s, slots| LeaseView { lease: key(n), page: key(50), mask: 1, end_s, slots };
         OrderView {
             renter: key(1),
+            budget: None,
             spec_root: Digest([2; 32]),
             leases: vec![
                 lease(10, 100, vec![(0, key(30)), (3, key(33))]),

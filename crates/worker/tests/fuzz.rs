@@ -32,6 +32,7 @@ fn start(renter: &SecretKey) -> StartPod {
         name: "digits".into(),
         network: Digest::of(b"network"),
         renter: renter.public(),
+        budget: None,
         order: PublicKey([1; 32]),
         kind: ClusterKind::Ray,
         model: "cpu".into(),

@@ -1,6 +1,7 @@
 //! Who asks, and whether a wallet stands behind it.
 
 use atoll_domain::id::ApiKeyId;
+use atoll_domain::key::PublicKey;
 use atoll_domain::request::RequestSeal;
 use atoll_domain::time::UnixMs;
 use subtle::ConstantTimeEq as _;
@@ -58,8 +59,25 @@ pub fn check_seal(
     body: &[u8],
     now: UnixMs,
 ) -> Result<(), ApiError> {
-    seal.verify(method, path, body, now).map_err(|error| ApiError::new(Code::SealRefused, error.to_string()))?;
-    if seal.signer == caller.user.wallet {
+    check_sealed(seal, method, path, body, now)?;
+    check_sealer(caller, seal, None)
+}
+
+/// Checks that somebody sealed exactly this request, now; [`check_sealer`] says who may.
+///
+/// # Errors
+/// [`Code::SealRefused`].
+pub fn check_sealed(seal: &RequestSeal, method: &str, path: &str, body: &[u8], now: UnixMs) -> Result<(), ApiError> {
+    seal.verify(method, path, body, now).map_err(|error| ApiError::new(Code::SealRefused, error.to_string()))
+}
+
+/// Checks that a seal is the user's: of its wallet or, for a job that a session key orders, of that key. Whose key it is
+/// stands in the job's specification, and the chain holds the two together.
+///
+/// # Errors
+/// [`Code::WrongWallet`].
+pub fn check_sealer(caller: &Caller, seal: &RequestSeal, budget: Option<PublicKey>) -> Result<(), ApiError> {
+    if seal.signer == caller.user.wallet || budget == Some(seal.signer) {
         return Ok(());
     }
     let (signer, user, wallet) = (seal.signer, &caller.user.name, caller.user.wallet);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use atoll_api::http::{JobEvent, JobEvents, JobView, PodView, RefusedWorker, SubmitJob};
 use atoll_domain::id::{ClusterId, JobId};
 use atoll_domain::job::{JobSpec, JobState, SPEC_BYTES_MAX, SignedSpec, SpecError};
-use atoll_domain::key::Digest;
+use atoll_domain::key::{Digest, PublicKey};
 use atoll_domain::meter::served_seconds;
 use atoll_domain::money::Atl;
 use atoll_domain::placement::Problem;
@@ -19,10 +19,10 @@ use base64::Engine as _;
 use bytes::Bytes;
 use futures_util::Stream;
 
-use super::auth::Caller;
+use super::auth::{self, Caller};
 use super::market::MarketView;
 use super::order::{self, Terms};
-use super::{adopt, job, pod_token, quotes};
+use super::{adopt, budget, job, pod_token, quotes};
 use crate::control::Control;
 use crate::error::{ApiError, Code};
 use crate::objects::{ObjectError, Owner};
@@ -36,7 +36,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// How often a change that lost against another is tried again.
 const TRIES_MAX: u32 = 16;
 
-/// A submission whose seal was checked.
+/// A submission whose seal fits it; whether its signer may, the specification says.
 #[derive(Debug)]
 pub struct Submission {
     /// Who submits.
@@ -121,6 +121,7 @@ fn check(control: &Control, view: &MarketView, submission: &Submission) -> Resul
         SpecError::NotSigned(_) => ApiError::new(Code::SpecNotSigned, error.to_string()),
         _ => ApiError::new(Code::BadSpec, error.to_string()),
     })?;
+    auth::check_sealer(&submission.caller, &submission.seal, spec.budget)?;
     let wallet = submission.caller.user.wallet;
     if spec.renter != wallet {
         let message = format!(
@@ -154,9 +155,16 @@ async fn check_bundle(control: &Control, caller: &Caller, spec: &JobSpec) -> Res
     Err(ApiError::new(Code::BundleMissing, message))
 }
 
-/// The renter must own what the order escrows.
+/// The renter must own what the order escrows, or the session key's vault hold it within the key's limits.
 async fn check_funds(control: &Control, view: &MarketView, checked: &Checked) -> Result<(), ApiError> {
     let Checked { terms, spec, .. } = checked;
+    let owner = match spec.budget {
+        None => spec.renter,
+        Some(key) => {
+            budget::check(control, &spec.renter, &key, terms.escrow).await?;
+            order::budget_of(&spec.renter, &key)
+        }
+    };
     let source = atoll_chain::Address(terms.source.0);
     let account = match control.rpc.token_account(&source).await {
         Ok(account) => account,
@@ -166,8 +174,8 @@ async fn check_funds(control: &Control, view: &MarketView, checked: &Checked) ->
         }
         Err(error) => return Err(ApiError::chain(error)),
     };
-    if account.is_some_and(|account| account.owner.0 != spec.renter.0 || account.mint.0 != view.network.mint.0) {
-        let message = format!("the order pays from {}, which is not the renter's ATL account", terms.source);
+    if account.is_some_and(|account| account.owner.0 != owner.0 || account.mint.0 != view.network.mint.0) {
+        let message = format!("the order pays from {}, which is not the ATL account of {owner}", terms.source);
         return Err(ApiError::new(Code::BadOrder, message));
     }
     let balance = Atl(account.map_or(0, |account| account.amount));
@@ -175,8 +183,8 @@ async fn check_funds(control: &Control, view: &MarketView, checked: &Checked) ->
         None | Some(Atl(0)) => Ok(()),
         Some(missing) => {
             let message = format!(
-                "the order escrows {} and the wallet {} has {balance}: {missing} are missing; add funds, or lower devices, max_hours or max_price",
-                terms.escrow, spec.renter
+                "the order escrows {} and {owner} has {balance}: {missing} are missing; add funds, or lower devices, max_hours or max_price",
+                terms.escrow
             );
             Err(ApiError::new(Code::InsufficientFunds, message))
         }
@@ -280,6 +288,14 @@ pub(super) fn first(now: atoll_domain::time::UnixMs, runtime_token: String) -> J
 pub async fn owned(control: &Control, caller: &Caller, id: JobId) -> Result<Job, ApiError> {
     let job = control.store.job(id).await?.filter(|job| job.user == caller.user.id);
     job.ok_or_else(|| ApiError::not_found("job"))
+}
+
+/// The session key that ordered a job, if one did.
+///
+/// # Errors
+/// When the store's specification is damaged.
+pub fn budget(job: &Job) -> Result<Option<PublicKey>, ApiError> {
+    Ok(job::spec_of(job).map_err(ApiError::internal)?.budget)
 }
 
 /// Wishes a job stopped. A job that is over, or stopped already, stays as it is.

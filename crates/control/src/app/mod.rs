@@ -2,6 +2,7 @@
 
 pub mod adopt;
 pub mod auth;
+pub mod budget;
 pub mod candidates;
 pub mod chain;
 pub mod extension;

@@ -2,6 +2,7 @@
 //!
 //! The chain decides in the end; this keeps an order that could never run its job from being posted at all. Pure.
 
+use atoll_chain::market::address;
 use atoll_chain::transaction::{Decoded, decode};
 use atoll_domain::job::JobSpec;
 use atoll_domain::key::{Address, Digest, PublicKey};
@@ -16,6 +17,7 @@ const AUTHORITY: usize = 0;
 const PAYER: usize = 1;
 const ORDER: usize = 2;
 const SOURCE: usize = 4;
+const BUDGET: usize = 5;
 const MINT: usize = 9;
 
 /// What an order costs and who pays.
@@ -112,18 +114,34 @@ fn check_accounts(
     view: &MarketView,
     account: &impl Fn(usize) -> Result<PublicKey, Misfit>,
 ) -> Result<(), Misfit> {
-    same("signer", account(AUTHORITY)?, spec.renter)?;
-    let signs = |meta: &&atoll_chain::AccountMeta| meta.signer && meta.address.0 == spec.renter.0;
+    let signer = spec.signer();
+    same("signer", account(AUTHORITY)?, signer)?;
+    let signs = |meta: &&atoll_chain::AccountMeta| meta.signer && meta.address.0 == signer.0;
     if decoded.accounts.iter().find(signs).is_none() {
         return Err(Misfit("the renter did not sign it".into()));
     }
     same("order account", account(ORDER)?, spec.order)?;
+    let budget = spec.budget.map(|key| budget_of(&spec.renter, &key));
+    same("budget account", account(BUDGET)?, budget.unwrap_or(spec.order))?;
+    if let Some(budget) = budget {
+        same("paying account", account(SOURCE)?, vault_of(&budget))?;
+    }
     same("mint", account(MINT)?, view.network.mint)?;
     let (renter, nonce) = (spec.renter.0, post.nonce.to_le_bytes());
     let program = atoll_chain::Address(view.network.program_id.0);
     let derived = atoll_chain::Address::find_program_address(&seeds::order(&renter, &nonce), &program);
     let (derived, _) = derived.map_err(|error| Misfit(error.to_string()))?;
     same("order account", PublicKey(derived.0), spec.order)
+}
+
+/// The account of a wallet's session key.
+#[must_use]
+pub fn budget_of(wallet: &PublicKey, key: &PublicKey) -> Address {
+    PublicKey(address::budget(&atoll_chain::Address(wallet.0), &atoll_chain::Address(key.0)).0)
+}
+
+fn vault_of(budget: &Address) -> Address {
+    PublicKey(address::budget_vault(&atoll_chain::Address(budget.0)).0)
 }
 
 fn check_fields(

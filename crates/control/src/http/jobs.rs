@@ -37,7 +37,7 @@ pub(crate) async fn submit(
 ) -> Result<(StatusCode, Json<JobView>), ApiError> {
     let body = extract::body(body, SUBMIT_BYTES_MAX).await?;
     let seal = extract::seal(&headers)?;
-    auth::check_seal(&caller, &seal, "POST", uri.path(), &body, control.now())?;
+    auth::check_sealed(&seal, "POST", uri.path(), &body, control.now())?;
     let idempotency_key = extract::idempotency_key(&headers)?;
     let request: SubmitJob = extract::json(&body)?;
     let view = extract::market(&control)?;
@@ -81,8 +81,9 @@ pub(crate) async fn stop(
 ) -> Result<Json<JobView>, ApiError> {
     let body = extract::body(body, SMALL_BYTES_MAX).await?;
     let seal = extract::seal(&headers)?;
-    auth::check_seal(&caller, &seal, "POST", uri.path(), &body, control.now())?;
+    auth::check_sealed(&seal, "POST", uri.path(), &body, control.now())?;
     let job = jobs::owned(&control, &caller, extract::id(&job, "job")?).await?;
+    auth::check_sealer(&caller, &seal, jobs::budget(&job)?)?;
     let job = jobs::stop(&control, job, &seal).await?;
     Ok(Json(jobs::render(&control, &job).await?))
 }

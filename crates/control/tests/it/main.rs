@@ -6,6 +6,7 @@
 
 mod adopt;
 mod away;
+mod budget;
 mod disk;
 mod dying;
 mod extend;

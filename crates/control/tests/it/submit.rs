@@ -43,6 +43,7 @@ impl Draft {
             name: "digits".into(),
             network: network().network_root,
             renter: renter.public(),
+            budget: None,
             order: PublicKey(order.0),
             kind: ClusterKind::Ray,
             model: "cpu".into(),
@@ -146,7 +147,7 @@ async fn every_bent_submission_is_refused_with_its_own_code() {
         ("bad_spec", "unknown field", |d| d.bend = |text| text.replacen('{', "{\"root\":1,", 1)),
         ("bad_spec", "cannot be read", |d| d.bend = |_| "{".into()),
         ("bad_spec", "65536", |d| d.bend = |_| " ".repeat(65_537)),
-        ("spec_not_signed", "sign it with the wallet", |d| d.spec_key = Some(SecretKey::from_seed(&[99; 32]))),
+        ("spec_not_signed", "sign it with the key", |d| d.spec_key = Some(SecretKey::from_seed(&[99; 32]))),
         ("wrong_wallet", "acts with", |d| {
             d.renter = SecretKey::from_seed(&[98; 32]);
             d.spec.renter = d.renter.public();
@@ -162,6 +163,7 @@ async fn every_bent_submission_is_refused_with_its_own_code() {
         ("bad_order", "among its solvers", |d| d.post.solvers = [[1; 32]; 3]),
         ("bad_order", "specification root", |d| d.post.spec_root = [1; 32]),
         ("bad_order", "order account", |d| d.post.nonce = 5),
+        ("bad_order", "budget account", |d| d.spec.budget = Some(d.spec.renter)),
         ("bad_order", "time to fill", |d| d.post.fill_s = 0),
         ("bundle_missing", "PUT /v1/blobs/", |d| d.spec.bundle.sha256 = Digest::of(b"not uploaded")),
         ("bundle_missing", "PUT /v1/blobs/", |d| d.spec.bundle.bytes = 3),

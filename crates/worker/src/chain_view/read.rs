@@ -156,6 +156,8 @@ impl Reader {
         let lease = |lease: &At<Lease>| view(lease, pages.get(&lease.value.page));
         Ok(Some(OrderView {
             renter: PublicKey(found.renter),
+            // All zero when the wallet posted it.
+            budget: (found.budget != [0; 32]).then_some(PublicKey(found.budget)),
             spec_root: Digest(found.spec_root),
             leases: leases.iter().map(lease).collect(),
             now_s,

@@ -15,7 +15,7 @@ use std::time::Duration;
 use atoll_api::client::{Client, Sealing};
 use atoll_api::http::JobView;
 use atoll_chain::local::{LocalChain, LocalChainConfig, serve};
-use atoll_chain::market::data::{Init, RegisterWorker, SetAsk, SetCatalogue, SetFeed};
+use atoll_chain::market::data::{Init, RegisterWorker, SetAsk, SetBudget, SetCatalogue, SetFeed};
 use atoll_chain::market::layout::{CLASS_SAMPLED, MODEL_CPU, Slot, TIER_COMMUNITY};
 use atoll_chain::market::{Market, address, instruction};
 use atoll_chain::spl::{
@@ -51,6 +51,11 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
 fn key(n: u8) -> Keypair {
     Keypair::from_seed(&[n; 32])
+}
+
+/// The one session key of a network, once its wallet makes it one.
+pub(crate) fn session() -> SecretKey {
+    SecretKey::from_seed(&[88; 32])
 }
 
 /// A chain with a network on it.
@@ -225,6 +230,23 @@ impl Net {
         operator
     }
 
+    /// Lets the session key order for at most so much at once and a day, with ATL and SOL to do it.
+    pub(crate) async fn make_budget(&self, order_max: u64, day_max: u64, deposit: u64) {
+        let (renter, key) = (Keypair::from_seed(&self.renter.seed()), Address(session().public().0));
+        self.sol(key).await;
+        let limits =
+            SetBudget { key: key.0, order_max, day_max, expires_at: i64::MAX, revoked: 0, deposit, withdraw: 0 };
+        let purse = self.purse(renter.address());
+        let set = instruction::set_budget(renter.address(), purse, self.mint.address(), &limits);
+        self.send(&[set], &renter, &[]).await;
+    }
+
+    /// What the session key's vault holds.
+    pub(crate) async fn budget_holds(&self) -> u64 {
+        let budget = address::budget(&self.renters(), &Address(session().public().0));
+        self.rpc.token_balance(&address::budget_vault(&budget)).await.unwrap()
+    }
+
     /// Every token of the network: who has it now.
     pub(crate) async fn tokens_everywhere(&self) -> u64 {
         let filter = [atoll_chain::rpc::Filter::Bytes { offset: 0, bytes: self.mint.address().0.to_vec() }];
@@ -306,6 +328,7 @@ impl Net {
             name: "digits".into(),
             network: Digest(network),
             renter: self.renter.public(),
+            budget: None,
             order: PublicKey(order.0),
             kind: ClusterKind::Ray,
             model: "cpu".into(),
@@ -318,7 +341,8 @@ impl Net {
             seconds_max: u64::from(seconds),
         };
         change(&mut spec);
-        let signed = SignedSpec::sign(&spec, &self.renter).unwrap();
+        let signs = SecretKey::from_seed(&spec.budget.map_or_else(|| self.renter.seed(), |_| session().seed()));
+        let signed = SignedSpec::sign(&spec, &signs).unwrap();
         let post = PostOrder {
             nonce,
             models: [1, 0, 0, 0],
@@ -335,13 +359,16 @@ impl Net {
             fill_root: [0; 32],
             solvers: [operator.node.0, [0; 32], [0; 32]],
         };
-        let renter = Keypair::from_seed(&self.renter.seed());
+        let signer = Keypair::from_seed(&signs.seed());
         let source = self.purse(self.renters());
-        let wallet = instruction::Renter::Wallet(renter.address());
-        let instruction = instruction::post_order(wallet, renter.address(), source, self.mint.address(), &post);
+        let renter = match spec.budget {
+            None => instruction::Renter::Wallet(self.renters()),
+            Some(key) => instruction::Renter::Budget { wallet: self.renters(), key: Address(key.0) },
+        };
+        let instruction = instruction::post_order(renter, signer.address(), source, self.mint.address(), &post);
         let blockhash = self.rpc.latest_blockhash().await.unwrap().blockhash;
-        let transaction = atoll_chain::sign(&[instruction], &renter, &[], &blockhash).unwrap();
-        Draft { signed, transaction: transaction.bytes().to_vec(), order: spec.order, nonce }
+        let transaction = atoll_chain::sign(&[instruction], &signer, &[], &blockhash).unwrap();
+        Draft { signed, transaction: transaction.bytes().to_vec(), order: spec.order, nonce, signs }
     }
 
     /// Submits a draft; a retry has the same idempotency key and another seal.
@@ -360,7 +387,7 @@ impl Net {
         let idempotency_key = format!("job-{}", draft.nonce);
         let mut nonce = [try_no; 16];
         nonce[..8].copy_from_slice(&draft.nonce.to_le_bytes());
-        let seal = Sealing { wallet: &self.renter, now: self.clock.time(), nonce, idempotency_key: &idempotency_key };
+        let seal = Sealing { wallet: &draft.signs, now: self.clock.time(), nonce, idempotency_key: &idempotency_key };
         client.submit(&draft.signed, &draft.transaction, &seal).await
     }
 }
@@ -371,6 +398,15 @@ pub(crate) struct Draft {
     transaction: Vec<u8>,
     pub(crate) order: PublicKey,
     nonce: u64,
+    /// Who signed it, and seals its submission.
+    signs: SecretKey,
+}
+
+impl Draft {
+    /// The same, sealed by another key.
+    pub(crate) fn sealed_by(self, signs: SecretKey) -> Self {
+        Self { signs, ..self }
+    }
 }
 
 /// One operator: a state folder, and a node while it lives.

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use atoll_api::link::envelope::Body;
 use atoll_api::link::{OpenStream, Roster, StartPod, StopPod};
+use atoll_chain::market::address;
 use atoll_domain::id::PodId;
-use atoll_domain::key::Address;
+use atoll_domain::key::{Address, PublicKey};
 use atoll_domain::time::UnixMs;
 
 use super::{Effect, Effects, PODS_MAX, Pending, Phase, Pod, State};
@@ -119,7 +120,11 @@ impl State {
         if view.spec_root != start.root {
             return Err(Refusal::SpecNotOrdered { ordered: view.spec_root, given: start.root });
         }
-        if view.renter != start.spec.renter {
+        // Of a session key only what it ordered itself is believed.
+        let wire = |key: PublicKey| atoll_chain::Address(key.0);
+        let budget = start.spec.budget.map(|key| address::budget(&wire(start.spec.renter), &wire(key)));
+        let budget = budget.map(|budget| PublicKey(budget.0));
+        if view.renter != start.spec.renter || budget.is_some() && view.budget != budget {
             return Err(Refusal::OtherRenter);
         }
         if let Some(why) = &self.unwritable {

@@ -80,6 +80,7 @@ fn spec() -> JobSpec {
         name: "digits".into(),
         network: Digest([9; 32]),
         renter: renter().public(),
+        budget: None,
         order: key(60),
         kind: ClusterKind::Ray,
         model: "cpu".into(),
@@ -118,7 +119,8 @@ fn start_of(n: u8, fence: u64, signed: &SignedSpec) -> StartPod {
 fn view_of(signed: &SignedSpec) -> OrderView {
     let mine = LeaseView { lease: key(70), page: key(50), mask: 1, end_s: END, slots: vec![(2, device().public())] };
     let peer = LeaseView { lease: key(71), page: key(51), mask: 1, end_s: END, slots: vec![(0, key(99))] };
-    OrderView { renter: renter().public(), spec_root: signed.root(), leases: vec![mine, peer], now_s: CHAIN_NOW }
+    let leases = vec![mine, peer];
+    OrderView { renter: renter().public(), budget: None, spec_root: signed.root(), leases, now_s: CHAIN_NOW }
 }
 
 fn view() -> OrderView {
@@ -344,6 +346,32 @@ fn a_spec_signed_by_anyone_but_its_renter_is_refused() {
     let mut stranger = signed(&spec());
     stranger.signature = SecretKey::from_seed(&[1; 32]).sign(atoll_domain::key::Purpose::JobSpec, &stranger.root().0);
     assert_eq!(code(&Bench::new().start(start_of(1, 1, &stranger))), "spec_refused");
+}
+
+#[test]
+fn a_session_key_is_believed_about_what_it_ordered_itself_and_nothing_else() {
+    let session = SecretKey::from_seed(&[77; 32]);
+    let by_key = JobSpec { budget: Some(session.public()), ..spec() };
+    let start = |by: &SecretKey, view: &dyn Fn(&SignedSpec) -> OrderView| {
+        let signed = SignedSpec::sign(&by_key, by).unwrap();
+        let mut bench = Bench::new();
+        let refused = bench.start(start_of(1, 1, &signed));
+        if !refused.is_empty() && bench.state.pending.is_empty() {
+            return Err(code(&refused));
+        }
+        let effects = bench.chain(Ok(Some(view(&signed))));
+        if planned(&effects).is_some() { Ok(()) } else { Err(code(&effects)) }
+    };
+    let wire = |key: PublicKey| atoll_chain::Address(key.0);
+    let budget = |key: PublicKey| {
+        let at = atoll_chain::market::address::budget(&wire(renter().public()), &wire(key));
+        Some(PublicKey(at.0))
+    };
+    let by = |budget| move |signed: &SignedSpec| OrderView { budget, ..view_of(signed) };
+    assert_eq!(start(&session, &by(budget(session.public()))), Ok(()));
+    assert_eq!(start(&session, &by(None)), Err("other_renter".into()), "the wallet's own order");
+    assert_eq!(start(&session, &by(budget(key(1)))), Err("other_renter".into()), "another key's order");
+    assert_eq!(start(&renter(), &by(budget(session.public()))), Err("spec_refused".into()), "it says who signs");
 }
 
 #[test]
