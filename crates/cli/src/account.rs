@@ -2,13 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use atoll_chain::{Address, Keypair};
+use atoll_chain::{Address, Keypair, RpcError};
 use atoll_domain::key::{Digest, PublicKey};
 use atoll_domain::money::Atl;
 use serde::Serialize;
 
 use crate::chain::Chain;
 use crate::exit::{Exit, Failure};
+use crate::market::words::sol;
 use crate::output::Output;
 use crate::profile::{Home, Profile};
 use crate::session::{Session, client, random};
@@ -51,7 +52,8 @@ struct WalletShown {
     address: String,
     atl: Atl,
     lamports: u64,
-    file: PathBuf,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<PathBuf>,
 }
 
 /// Writes a profile after checking that server, chain and wallet fit, and pins the network root.
@@ -123,16 +125,52 @@ pub async fn key(session: &Session) -> Result<Exit, Failure> {
 /// [`Failure`] when wallet or chain cannot be read.
 pub async fn wallet(session: &Session) -> Result<Exit, Failure> {
     let address = session.wallet()?.chain.address();
-    let found = session.chain.network().await?;
-    let atl = session.chain.atl(&address, &Address(found.config.mint)).await?;
-    let lamports = session.chain.rpc.balance(&address).await?;
-    let file = session.profile.wallet.clone();
-    let shown = WalletShown { address: address.to_string(), atl, lamports, file };
-    session.out.result(&shown, || {
-        let sol = format!("{}.{:09} SOL", lamports / 1_000_000_000, lamports % 1_000_000_000);
-        format!("wallet {address}\n       {atl}\n       {sol}\nkey in {}", shown.file.display())
-    })?;
+    let shown = held(session, &address, Some(session.profile.wallet.clone())).await?;
+    session.out.result(&shown, || format!("{}\nkey in {}", words(&shown), session.profile.wallet.display()))?;
     Ok(Exit::Ok)
+}
+
+/// `atoll wallet balance ADDRESS`: what anybody's address holds.
+///
+/// # Errors
+/// [`Failure`] when the chain cannot be read.
+pub async fn balance(session: &Session, address: PublicKey) -> Result<Exit, Failure> {
+    let shown = held(session, &Address(address.0), None).await?;
+    session.out.result(&shown, || words(&shown))?;
+    Ok(Exit::Ok)
+}
+
+/// `atoll wallet airdrop SOL`: asks the cluster's faucet, which real clusters do not have.
+///
+/// # Errors
+/// [`Failure`] when there is no faucet, or it gives less at once.
+pub async fn airdrop(session: &Session, lamports: u64, to: Option<PublicKey>) -> Result<Exit, Failure> {
+    let to = match to {
+        Some(to) => Address(to.0),
+        None => session.wallet()?.chain.address(),
+    };
+    session.chain.rpc.airdrop(&to, lamports).await.map_err(|error| match error {
+        RpcError::Refused { .. } => {
+            let message =
+                format!("the chain gives nothing: {error}; only local chains and test clusters have a faucet");
+            Failure::new(Exit::Refused, "no_faucet", message)
+        }
+        other => other.into(),
+    })?;
+    let shown = held(session, &to, None).await?;
+    session.out.result(&shown, || words(&shown))?;
+    Ok(Exit::Ok)
+}
+
+async fn held(session: &Session, address: &Address, file: Option<PathBuf>) -> Result<WalletShown, Failure> {
+    let found = session.chain.network().await?;
+    let atl = session.chain.atl(address, &Address(found.config.mint)).await?;
+    let lamports = session.chain.rpc.balance(address).await?;
+    Ok(WalletShown { address: address.to_string(), atl, lamports, file })
+}
+
+fn words(shown: &WalletShown) -> String {
+    format!("wallet {}\n       {}\n       {}", shown.address, shown.atl, sol(shown.lamports))
 }
 
 /// `atoll wallet new FILE`: a new key, never over an old one.

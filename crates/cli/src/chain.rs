@@ -16,7 +16,7 @@ use atoll_interface::settlement::worst_case;
 use atoll_interface::{arithmetic, network};
 
 use crate::exit::{Exit, Failure};
-use crate::session::{Wallet, random};
+use crate::session::{Buyer, Wallet, random};
 
 /// The chain through one RPC node.
 #[derive(Clone, Debug)]
@@ -167,10 +167,10 @@ impl Chain {
     ///
     /// # Errors
     /// [`Failure`] when the chain cannot be asked.
-    pub async fn sign_order(&self, wallet: &Wallet, mint: Address, terms: &OrderTerms) -> Result<Vec<u8>, Failure> {
+    pub async fn sign_order(&self, buyer: &Buyer, mint: Address, terms: &OrderTerms) -> Result<Vec<u8>, Failure> {
         let blockhash = self.rpc.latest_blockhash().await?.blockhash;
-        let instruction = post_order(wallet.chain.address(), mint, terms);
-        Ok(signed(&instruction, wallet, &blockhash)?.bytes().to_vec())
+        let instruction = post_order(buyer.of(), mint, terms);
+        Ok(signed(&instruction, &buyer.signs, &blockhash)?.bytes().to_vec())
     }
 }
 
@@ -226,9 +226,9 @@ pub fn escrow(price: UsdMicrosPerHour, feed: u64, devices: u32, duration_s: u32,
     )
 }
 
-/// The instruction that posts an order of the wallet.
+/// The instruction that posts an order of a wallet, signed by it or by its session key, who pays the rent.
 #[must_use]
-pub fn post_order(renter: Address, mint: Address, terms: &OrderTerms) -> Instruction {
+pub fn post_order(renter: Renter, mint: Address, terms: &OrderTerms) -> Instruction {
     let post = PostOrder {
         nonce: terms.nonce,
         models: [terms.model, 0, 0, 0],
@@ -245,8 +245,8 @@ pub fn post_order(renter: Address, mint: Address, terms: &OrderTerms) -> Instruc
         fill_root: [0; 32],
         solvers: terms.solvers.map(|key| key.0),
     };
-    let source = spl::associated_token_address(&renter, &mint);
-    market::instruction::post_order(Renter::Wallet(renter), renter, source, mint, &post)
+    let source = spl::associated_token_address(&renter.wallet(), &mint);
+    market::instruction::post_order(renter, renter.authority(), source, mint, &post)
 }
 
 fn signed(instruction: &Instruction, wallet: &Wallet, blockhash: &Hash) -> Result<SignedTransaction, Failure> {

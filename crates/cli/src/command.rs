@@ -4,12 +4,17 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use atoll_domain::id::{ClusterId, JobId};
-use atoll_domain::key::Digest;
+use atoll_domain::key::{Digest, PublicKey};
 use clap::Subcommand;
 
 use crate::account::{self, Login};
 use crate::exit::{Exit, Failure};
 use crate::extend::{self, Extend};
+use crate::market::budget::{self, Budget, lamports};
+use crate::market::costake::{self, CoStake};
+use crate::market::fleet::{self, MarketView};
+use crate::market::order::{self, Order};
+use crate::market::stake::{self, Stake};
 use crate::output::Output;
 use crate::session::Session;
 use crate::submit::{self, Submit};
@@ -50,6 +55,21 @@ pub enum Command {
     /// Your API key
     #[command(subcommand)]
     Key(Key),
+    /// What a supplier has at stake
+    #[command(subcommand)]
+    Stake(Stake),
+    /// Stake that one puts under another's workers
+    #[command(subcommand)]
+    Costake(CoStake),
+    /// Session keys that order within limits, without the wallet
+    #[command(subcommand)]
+    Budget(Budget),
+    /// Your orders as the chain has them
+    #[command(subcommand)]
+    Order(Order),
+    /// Asks and suppliers as the chain shows them
+    #[command(subcommand)]
+    Market(MarketView),
 }
 
 /// `atoll gpu …`
@@ -105,6 +125,9 @@ pub enum Job {
     Stop {
         /// The job
         job: JobId,
+        /// The session key's file that ordered it, in the wallet's stead
+        #[arg(long, value_name = "FILE")]
+        budget: Option<PathBuf>,
     },
 }
 
@@ -152,6 +175,22 @@ pub enum Wallet {
     /// Show address and balances
     #[command(after_help = "Example:\n  atoll wallet show --json")]
     Show,
+    /// Show the balances of any address
+    #[command(after_help = "Example:\n  atoll wallet balance 7Yk...")]
+    Balance {
+        /// The address
+        address: PublicKey,
+    },
+    /// Ask the faucet for SOL; local chains and test clusters have one
+    #[command(after_help = "Example:\n  atoll wallet airdrop 2")]
+    Airdrop {
+        /// How much, in SOL
+        #[arg(value_parser = lamports)]
+        sol: u64,
+        /// To whom [default: your wallet]
+        #[arg(long, value_name = "ADDRESS")]
+        to: Option<PublicKey>,
+    },
     /// Make a new wallet
     #[command(after_help = "Example:\n  atoll wallet new wallet.json")]
     New {
@@ -195,7 +234,7 @@ async fn dispatch(out: Output, command: Command) -> Result<Exit, Failure> {
         Command::Job(Job::Events { job, after, wait }) => jobs::events(&session()?, job, after, wait).await,
         Command::Job(Job::Watch { job }) => jobs::watch(&session()?, job).await,
         Command::Job(Job::Extend(args)) => extend::run(&session()?, args).await,
-        Command::Job(Job::Stop { job }) => jobs::stop(&session()?, job).await,
+        Command::Job(Job::Stop { job, budget }) => jobs::stop(&session()?, job, budget.as_deref()).await,
         Command::Logs { job, follow } => jobs::logs(&session()?, job, follow).await,
         Command::Cluster(Cluster::List) => jobs::clusters(&session()?).await,
         Command::Cluster(Cluster::Show { cluster }) => jobs::cluster(&session()?, cluster).await,
@@ -203,6 +242,13 @@ async fn dispatch(out: Output, command: Command) -> Result<Exit, Failure> {
         Command::Receipt(Receipts::Verify { file, network_root }) => receipts::check(out, &file, network_root),
         Command::Wallet(Wallet::Show) => account::wallet(&session()?).await,
         Command::Wallet(Wallet::New { file }) => account::wallet_new(out, &file),
+        Command::Wallet(Wallet::Balance { address }) => account::balance(&session()?, address).await,
+        Command::Wallet(Wallet::Airdrop { sol, to }) => account::airdrop(&session()?, sol, to).await,
+        Command::Stake(verb) => stake::run(out, verb).await,
+        Command::Costake(verb) => costake::run(out, verb).await,
+        Command::Budget(verb) => budget::run(out, verb).await,
+        Command::Order(verb) => order::run(out, verb).await,
+        Command::Market(verb) => fleet::run(out, verb).await,
         Command::Key(Key::Show) => account::key(&session()?).await,
     }
 }

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use atoll_api::http::{ExtensionState, RefusedWorker};
 use atoll_chain::market::{self, EXTENSION_S_MIN, Market, Shorter};
-use atoll_chain::rpc::ConfirmError;
 use atoll_chain::{Address as ChainAddress, SignedTransaction};
 use atoll_domain::id::{JobId, WorkerId};
 use atoll_domain::key::{Address, PublicKey};
@@ -18,6 +17,7 @@ use atoll_interface::layout::Order;
 use serde::{Deserialize, Serialize};
 
 use crate::exit::{Exit, Failure};
+use crate::market::act::{self, Standing};
 use crate::output;
 use crate::pending::Slot;
 use crate::session::{Session, Wallet, random};
@@ -100,14 +100,6 @@ struct Extended {
     refusals: Vec<RefusedWorker>,
 }
 
-/// What became of a transaction.
-enum Standing {
-    Taken,
-    /// It never will be; in words.
-    Over(String),
-    Open,
-}
-
 /// Lengthens the order of a job that runs.
 ///
 /// # Errors
@@ -169,14 +161,7 @@ async fn again(
 }
 
 async fn standing(session: &Session, pending: &PendingExtension, wait: Duration) -> Result<Standing, Failure> {
-    match session.chain.rpc.confirm(&pending.signed()?, pending.last_valid_height, wait).await {
-        Ok(_) => Ok(Standing::Taken),
-        Err(ConfirmError::Failed { failure, .. }) => Ok(Standing::Over(failure.to_string())),
-        Err(ConfirmError::Expired { .. }) => Ok(Standing::Over("it expired".into())),
-        Err(ConfirmError::Deadline { .. }) => Ok(Standing::Open),
-        Err(ConfirmError::Rpc(error)) => Err(error.into()),
-        Err(error @ ConfirmError::Build(_)) => Err(Failure::new(Exit::Internal, "transaction", error.to_string())),
-    }
+    act::standing(&session.chain.rpc, &pending.signed()?, pending.last_valid_height, wait).await
 }
 
 /// Has it sent and waits until the chain has taken it.
@@ -187,7 +172,7 @@ async fn send(
     order: &Address,
     pending: &PendingExtension,
 ) -> Result<(), Failure> {
-    let over = |why: &str| {
+    let over = |why: &Failure| {
         let message = format!("the order was not lengthened: {why}; nothing was charged");
         Failure::new(Exit::Refused, "not_extended", message)
     };
@@ -309,7 +294,7 @@ async fn anew(
         );
         return Err(Failure::new(Exit::Refused, "insufficient_funds", message));
     }
-    submit::confirm(session.out, yes)?;
+    submit::confirm(session.out, submit::ESCROW_THIS, yes)?;
     let (transaction, last_valid_height) = session.chain.sign_extension(wallet, order, mint, seconds, escrow).await?;
     let key = format!("extend-{}", hex::encode(random::<16>()?));
     let pending = PendingExtension::new(key, seconds, escrow, &transaction, last_valid_height);

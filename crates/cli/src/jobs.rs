@@ -1,5 +1,7 @@
 //! Jobs, clusters, devices, logs: asking and telling.
 
+use std::path::Path;
+
 use atoll_api::http::JobView;
 use atoll_domain::id::{ClusterId, JobId};
 use atoll_domain::job::JobState;
@@ -127,8 +129,8 @@ pub async fn watch(session: &Session, job: JobId) -> Result<Exit, Failure> {
 ///
 /// # Errors
 /// [`Failure`] when the server refuses.
-pub async fn stop(session: &Session, job: JobId) -> Result<Exit, Failure> {
-    let wallet = session.wallet()?;
+pub async fn stop(session: &Session, job: JobId, budget: Option<&Path>) -> Result<Exit, Failure> {
+    let wallet = session.buyer(budget).await?.signs;
     session.network().await?;
     let key = format!("stop-{job}");
     let stopped = session.client.stop(job, &wallet.seal(&key)?).await?;

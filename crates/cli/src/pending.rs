@@ -1,4 +1,4 @@
-//! Submissions and extensions on their way: what makes a second run of the same command the same job.
+//! What was signed and is on its way: what makes a second run of the same command the same job, or the same transaction.
 //!
 //! Before anything is sent, everything that was signed is written to `pending/<fingerprint>.json` beside the profile. The
 //! fingerprint is that of what was asked (operator, wallet, plan, code). A run that finds such a file sends the very same
@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::exit::Failure;
 use crate::extend::PendingExtension;
 use crate::manifest::JobPlan;
+use crate::market::act::Kept;
 use crate::profile::{Home, Profile, write_private};
 
 /// A submission, signed and not yet answered.
@@ -68,6 +69,14 @@ impl Slot<PendingExtension> {
     #[must_use]
     pub fn of_extension(home: &Home, profile: &Profile, renter: PublicKey, order: &Address) -> Self {
         Self::at(home, &format!("extend\n{}\n{renter}\n{order}", profile.network_root))
+    }
+}
+
+impl Slot<Kept> {
+    /// The place for one command's transaction: what is asked of a network with a wallet.
+    #[must_use]
+    pub fn of_act(home: &Home, profile: &Profile, signer: PublicKey, asked: &str) -> Self {
+        Self::at(home, &format!("act\n{}\n{signer}\n{asked}", profile.network_root))
     }
 }
 

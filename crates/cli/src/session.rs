@@ -1,11 +1,13 @@
 //! What most commands start from: profile, operator, chain, wallet, and the check that all speak of one network.
 
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use atoll_api::client::{Client, Sealing};
 use atoll_api::http::Network;
-use atoll_chain::Keypair;
-use atoll_domain::key::{Digest, SecretKey};
+use atoll_chain::market::instruction::Renter;
+use atoll_chain::{Address, Keypair};
+use atoll_domain::key::{Digest, PublicKey, SecretKey};
 use atoll_domain::time::UnixMs;
 
 use crate::chain::Chain;
@@ -82,6 +84,22 @@ impl Session {
         Wallet::load(&self.profile.wallet)
     }
 
+    /// Who orders: the profile's wallet, or the session key in a file. Whose key it is, the operator says from the API key:
+    /// the wallet's own file is not needed. An operator that names another wallet gains nothing, since the chain has no
+    /// budget of that wallet for this key.
+    ///
+    /// # Errors
+    /// [`Failure`] when a key file is not usable, or the operator does not answer.
+    pub async fn buyer(&self, budget: Option<&Path>) -> Result<Buyer, Failure> {
+        let Some(file) = budget else {
+            let signs = self.wallet()?;
+            return Ok(Buyer { renter: signs.key.public(), signs, budget: None });
+        };
+        let signs = Wallet::load(file)?;
+        let renter = self.client.whoami().await?.wallet;
+        Ok(Buyer { renter, budget: Some(signs.key.public()), signs })
+    }
+
     /// The operator's network, once server, chain and profile agree on its root.
     ///
     /// # Errors
@@ -100,7 +118,11 @@ impl Session {
     }
 }
 
-fn agree(pinned: Digest, found: Digest, what: &str) -> Result<(), Failure> {
+/// Holds a network root against the pinned one.
+///
+/// # Errors
+/// [`Failure`] with [`Exit::OtherNetwork`] when they differ.
+pub(crate) fn agree(pinned: Digest, found: Digest, what: &str) -> Result<(), Failure> {
     if pinned == found {
         return Ok(());
     }
@@ -110,6 +132,29 @@ fn agree(pinned: Digest, found: Digest, what: &str) -> Result<(), Failure> {
 fn other_network(what: String) -> Failure {
     let next = "nothing was sent; if the network was set up anew, log in again with `atoll login`";
     Failure::new(Exit::OtherNetwork, "other_network", format!("{what}: {next}"))
+}
+
+/// Who orders: the wallet, or a session key of it within its limits.
+#[derive(Debug)]
+pub struct Buyer {
+    /// The renter's wallet.
+    pub renter: PublicKey,
+    /// What signs specification, order and request: the wallet itself or the session key.
+    pub signs: Wallet,
+    /// The session key, when it is one.
+    pub budget: Option<PublicKey>,
+}
+
+impl Buyer {
+    /// With whose right an order is posted.
+    #[must_use]
+    pub const fn of(&self) -> Renter {
+        let wallet = Address(self.renter.0);
+        match self.budget {
+            None => Renter::Wallet(wallet),
+            Some(key) => Renter::Budget { wallet, key: Address(key.0) },
+        }
+    }
 }
 
 /// The renter's key.
@@ -128,7 +173,11 @@ impl Wallet {
     /// [`Failure`] when it is missing, open to others or no key.
     pub fn load(path: &std::path::Path) -> Result<Self, Failure> {
         let chain = Keypair::load(path).map_err(|error| {
-            Failure::new(Exit::Usage, "wallet", format!("{error}; `wallet` in the profile names this file"))
+            Failure::new(
+                Exit::Usage,
+                "wallet",
+                format!("{error}; `wallet` in the profile, --wallet or --budget names this file"),
+            )
         })?;
         let key = SecretKey::from_seed(&chain.seed());
         Ok(Self { chain, key })

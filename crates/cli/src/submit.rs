@@ -14,15 +14,18 @@ use crate::bundle::{self, Packed};
 use crate::chain::{self, ChainNetwork, OrderTerms};
 use crate::exit::{Exit, Failure, of_job};
 use crate::manifest::{self, JobPlan, Overrides};
+use crate::market::budget;
 use crate::output::{self, Output};
 use crate::pending::{Pending, Slot};
-use crate::session::{Session, Wallet, random};
+use crate::session::{Buyer, Session, random};
 use crate::watch;
 
 /// The longest time an order of this client waits for its devices, in seconds. The network's own bound may be shorter.
 const FILL_S: u32 = 120;
 /// Bytes of the accounts that post_order makes: the order and its token account. Their rent returns with the last one.
 const ORDER_ACCOUNTS_BYTES: [u64; 2] = [456, spl::TOKEN_ACCOUNT_BYTES];
+/// Asked before a worst case is escrowed.
+pub(crate) const ESCROW_THIS: &str = "Escrow this?";
 /// Fee of one signature, in lamports.
 const SIGNATURE_LAMPORTS: u64 = 5000;
 
@@ -33,6 +36,9 @@ pub struct Submit {
     pub folder: PathBuf,
     #[command(flatten)]
     overrides: Overrides,
+    /// A session key's file (`atoll budget create`): it orders within its limits, and the wallet is not needed
+    #[arg(long, value_name = "FILE")]
+    budget: Option<PathBuf>,
     /// Do not ask before the worst case is escrowed
     #[arg(long, short)]
     yes: bool,
@@ -61,11 +67,11 @@ pub async fn run(out: Output, args: Submit) -> Result<Exit, Failure> {
     let packed = bundle::pack(&args.folder)?;
     out.say(&format!("packed {} files, {}", packed.files, output::bytes(packed.bundle.bytes)));
     let session = Session::open(out)?;
-    let wallet = session.wallet()?;
-    let slot = Slot::of(&session.home, &session.profile, wallet.key.public(), &plan, &packed.bundle);
-    let job = match again(&session, &wallet, &slot, &packed).await? {
+    let buyer = session.buyer(args.budget.as_deref()).await?;
+    let slot = Slot::of(&session.home, &session.profile, buyer.signs.key.public(), &plan, &packed.bundle);
+    let job = match again(&session, &buyer, &slot, &packed).await? {
         Some(job) => job,
-        None => anew(&session, &wallet, &slot, plan, &packed, args.yes).await?,
+        None => anew(&session, &buyer, &slot, plan, &packed, args.yes).await?,
     };
     if args.detach {
         let next = format!("{}\n`atoll job watch {}` shows how it goes", job.job, job.job);
@@ -81,13 +87,13 @@ pub async fn run(out: Output, args: Submit) -> Result<Exit, Failure> {
 /// Sends what an earlier run signed and had no answer to.
 async fn again(
     session: &Session,
-    wallet: &Wallet,
+    buyer: &Buyer,
     slot: &Slot<Pending>,
     packed: &Packed,
 ) -> Result<Option<JobView>, Failure> {
     let Some(pending) = slot.load()? else { return Ok(None) };
     session.out.say("an earlier run of this command was cut off: sending the same job again");
-    match send(session, wallet, &pending, packed).await {
+    match send(session, buyer, &pending, packed).await {
         Ok(job) => {
             slot.forget()?;
             Ok(Some(job))
@@ -107,7 +113,7 @@ async fn again(
 
 async fn anew(
     session: &Session,
-    wallet: &Wallet,
+    buyer: &Buyer,
     slot: &Slot<Pending>,
     plan: JobPlan,
     packed: &Packed,
@@ -115,11 +121,11 @@ async fn anew(
 ) -> Result<JobView, Failure> {
     let offer = offer(session, plan).await?;
     session.out.say(&price_text(&offer));
-    check_funds(session, wallet, &offer).await?;
-    confirm(session.out, yes)?;
-    let pending = sign(session, wallet, &offer, packed).await?;
+    check_funds(session, buyer, &offer).await?;
+    confirm(session.out, ESCROW_THIS, yes)?;
+    let pending = sign(session, buyer, &offer, packed).await?;
     slot.keep(&pending)?;
-    match send(session, wallet, &pending, packed).await {
+    match send(session, buyer, &pending, packed).await {
         Ok(job) => {
             slot.forget()?;
             Ok(job)
@@ -206,39 +212,43 @@ pub(crate) fn usd_micros(price: UsdMicrosPerHour, devices: u32, seconds: u64) ->
     price.0.saturating_mul(device_seconds).div_ceil(3600).div_ceil(10_000).saturating_mul(10_000)
 }
 
-async fn check_funds(session: &Session, wallet: &Wallet, offer: &Offer) -> Result<(), Failure> {
-    let renter = wallet.chain.address();
-    let held = session.chain.atl(&renter, &Address(offer.found.config.mint)).await?;
-    if held < offer.escrow {
-        let message = format!(
-            "the wallet {renter} holds {held}, and the worst case is {}; nothing was charged. Send ATL to it, or lower --max-price, --max-hours or --devices",
-            offer.escrow
-        );
-        return Err(Failure::new(Exit::Refused, "insufficient_funds", message));
+async fn check_funds(session: &Session, buyer: &Buyer, offer: &Offer) -> Result<(), Failure> {
+    let (renter, signer) = (Address(buyer.renter.0), buyer.signs.chain.address());
+    if buyer.budget.is_some() {
+        budget::check(&session.chain, &renter, &signer, offer.escrow).await?;
+    } else {
+        let held = session.chain.atl(&renter, &Address(offer.found.config.mint)).await?;
+        if held < offer.escrow {
+            let message = format!(
+                "the wallet {renter} holds {held}, and the worst case is {}; nothing was charged. Send ATL to it, or lower --max-price, --max-hours or --devices",
+                offer.escrow
+            );
+            return Err(Failure::new(Exit::Refused, "insufficient_funds", message));
+        }
     }
     let mut lamports = SIGNATURE_LAMPORTS;
     for bytes in ORDER_ACCOUNTS_BYTES {
         lamports = lamports.saturating_add(session.chain.rpc.rent(bytes).await?);
     }
-    let held = session.chain.rpc.balance(&renter).await?;
+    let held = session.chain.rpc.balance(&signer).await?;
     if held < lamports {
         let message = format!(
-            "the wallet {renter} holds {held} lamports, and posting an order takes {lamports} (rent, returned at the end, and a fee); nothing was charged. Send SOL to it"
+            "{signer} holds {held} lamports, and posting an order takes {lamports} (rent, returned at the end, and a fee); nothing was charged. Send SOL to it"
         );
         return Err(Failure::new(Exit::Refused, "insufficient_sol", message));
     }
     Ok(())
 }
 
-/// Asks whether the worst case may be escrowed, unless that was agreed to already.
-pub(crate) fn confirm(out: Output, yes: bool) -> Result<(), Failure> {
+/// Asks a question that decides whether something is signed, unless that was agreed to already.
+pub(crate) fn confirm(out: Output, question: &str, yes: bool) -> Result<(), Failure> {
     if yes {
         return Ok(());
     }
     if out.json || !std::io::stdin().is_terminal() {
-        return Err(Failure::usage("nobody can be asked here: add --yes to agree to the worst case; nothing was sent"));
+        return Err(Failure::usage("nobody can be asked here: add --yes to agree to what is shown; nothing was sent"));
     }
-    eprint!("Escrow this? [y/N] ");
+    eprint!("{question} [y/N] ");
     let mut answer = String::new();
     let read = std::io::stderr().flush().and_then(|()| std::io::stdin().read_line(&mut answer));
     match read {
@@ -247,12 +257,11 @@ pub(crate) fn confirm(out: Output, yes: bool) -> Result<(), Failure> {
     }
 }
 
-async fn sign(session: &Session, wallet: &Wallet, offer: &Offer, packed: &Packed) -> Result<Pending, Failure> {
+async fn sign(session: &Session, buyer: &Buyer, offer: &Offer, packed: &Packed) -> Result<Pending, Failure> {
     let nonce = u64::from_le_bytes(random()?);
-    let renter = wallet.chain.address();
-    let order = PublicKey(chain::order_address(&renter, nonce).0);
-    let spec = job_spec(offer, wallet.key.public(), order, packed);
-    let signed = SignedSpec::sign(&spec, &wallet.key)?;
+    let order = PublicKey(chain::order_address(&Address(buyer.renter.0), nonce).0);
+    let spec = job_spec(offer, buyer, order, packed);
+    let signed = SignedSpec::sign(&spec, &buyer.signs.key)?;
     let terms = OrderTerms {
         nonce,
         model: offer.model,
@@ -264,7 +273,7 @@ async fn sign(session: &Session, wallet: &Wallet, offer: &Offer, packed: &Packed
         solvers: solvers(&offer.network)?,
     };
     let mint = Address(offer.found.config.mint);
-    let transaction = session.chain.sign_order(wallet, mint, &terms).await?;
+    let transaction = session.chain.sign_order(buyer, mint, &terms).await?;
     let spec = String::from_utf8(signed.bytes).expect("JSON is UTF-8");
     Ok(Pending {
         idempotency_key: format!("submit-{}", hex::encode(random::<16>()?)),
@@ -275,13 +284,14 @@ async fn sign(session: &Session, wallet: &Wallet, offer: &Offer, packed: &Packed
     })
 }
 
-fn job_spec(offer: &Offer, renter: PublicKey, order: PublicKey, packed: &Packed) -> JobSpec {
+fn job_spec(offer: &Offer, buyer: &Buyer, order: PublicKey, packed: &Packed) -> JobSpec {
     let plan = &offer.plan;
     JobSpec {
         version: 1,
         name: plan.name.clone(),
         network: offer.network.network_root,
-        renter,
+        renter: buyer.renter,
+        budget: buyer.budget,
         order,
         kind: ClusterKind::Ray,
         model: plan.model.clone(),
@@ -308,9 +318,9 @@ fn solvers(network: &Network) -> Result<[PublicKey; 3], Failure> {
     Ok(places)
 }
 
-async fn send(session: &Session, wallet: &Wallet, pending: &Pending, packed: &Packed) -> Result<JobView, Failure> {
+async fn send(session: &Session, buyer: &Buyer, pending: &Pending, packed: &Packed) -> Result<JobView, Failure> {
     session.client.put_blob(packed.bundle.sha256, packed.bytes.clone()).await?;
-    let seal = wallet.seal(&pending.idempotency_key)?;
+    let seal = buyer.signs.seal(&pending.idempotency_key)?;
     Ok(session.client.submit(&pending.signed_spec(), &pending.transaction_bytes()?, &seal).await?)
 }
 

@@ -31,6 +31,20 @@ pub enum PriceError {
     TooFine(String),
 }
 
+/// Text that is not an amount of ATL.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AmountError {
+    /// Not digits with an optional fraction.
+    #[error("`{0}` is not an amount: write ATL as digits, for example 200 or 0.5")]
+    Malformed(String),
+    /// Finer than a base unit.
+    #[error("`{0}` is finer than a base unit: use at most 9 digits after the point")]
+    TooFine(String),
+    /// More than 64 bits hold.
+    #[error("{0} ATL is out of range")]
+    OutOfRange(String),
+}
+
 impl Atl {
     /// Base units in one ATL.
     pub const ONE: u64 = 1_000_000_000;
@@ -51,6 +65,27 @@ impl Atl {
 impl fmt::Display for Atl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{:09} ATL", self.0 / Self::ONE, self.0 % Self::ONE)
+    }
+}
+
+impl std::str::FromStr for Atl {
+    type Err = AmountError;
+
+    fn from_str(text: &str) -> Result<Self, AmountError> {
+        let shown = || text.chars().take(40).collect::<String>();
+        let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+        let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+        if !digits(whole) || !digits(fraction) {
+            return Err(AmountError::Malformed(shown()));
+        }
+        if fraction.len() > 9 {
+            return Err(AmountError::TooFine(shown()));
+        }
+        let out_of_range = || AmountError::OutOfRange(shown());
+        let whole: u64 = whole.parse().map_err(|_| out_of_range())?;
+        let fraction: u64 = format!("{fraction:0<9}").parse().map_err(|_| out_of_range())?;
+        let units = whole.checked_mul(Self::ONE).and_then(|units| units.checked_add(fraction));
+        units.map(Self).ok_or_else(out_of_range)
     }
 }
 
@@ -119,6 +154,44 @@ mod tests {
             `` is not a price: write US dollars per device-hour, for example 0.05 or 2.20
             `.5` is not a price: write US dollars per device-hour, for example 0.05 or 2.20
             a price of 10000.000001 USD per device-hour is out of range: it must be above 0 and at most 10000"#]]
+        .assert_eq(&all.join("\n"));
+    }
+
+    #[test]
+    fn amounts_are_read_exactly() {
+        let read = |text: &str| match text.parse::<Atl>() {
+            Ok(amount) => format!("{} = {amount}", amount.0),
+            Err(error) => error.to_string(),
+        };
+        let all: Vec<String> = [
+            "200",
+            "0.000000001",
+            "18446744073.709551615",
+            "18446744073.709551616",
+            "0",
+            "1.0000000001",
+            "-1",
+            "+1",
+            "1e9",
+            "1,5",
+            "",
+            "5.",
+        ]
+        .map(read)
+        .into();
+        expect![[r#"
+            200000000000 = 200.000000000 ATL
+            1 = 0.000000001 ATL
+            18446744073709551615 = 18446744073.709551615 ATL
+            18446744073.709551616 ATL is out of range
+            0 = 0.000000000 ATL
+            `1.0000000001` is finer than a base unit: use at most 9 digits after the point
+            `-1` is not an amount: write ATL as digits, for example 200 or 0.5
+            `+1` is not an amount: write ATL as digits, for example 200 or 0.5
+            `1e9` is not an amount: write ATL as digits, for example 200 or 0.5
+            `1,5` is not an amount: write ATL as digits, for example 200 or 0.5
+            `` is not an amount: write ATL as digits, for example 200 or 0.5
+            `5.` is not an amount: write ATL as digits, for example 200 or 0.5"#]]
         .assert_eq(&all.join("\n"));
     }
 
