@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use atoll_cli::span::Span;
 use atoll_domain::key::PublicKey;
 use atoll_domain::money::UsdMicrosPerHour;
 use clap::{Args, Parser, Subcommand};
@@ -29,7 +30,9 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Role {
     /// A whole network on this machine: chain, control plane, workers
-    #[command(after_help = "Example:\n  atoll dev --workers 4 --state ./atoll-dev")]
+    #[command(
+        after_help = "Examples:\n  atoll dev --workers 4 --state ./atoll-dev\n  atoll dev warp 14d --state ./atoll-dev"
+    )]
     Dev(Dev),
     /// A control-plane node: API and worker links on one TLS port
     #[command(
@@ -57,7 +60,10 @@ pub(crate) enum Role {
 
 /// `atoll dev`
 #[derive(Clone, Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Dev {
+    #[command(subcommand)]
+    pub(crate) verb: Option<DevVerb>,
     /// How many workers, each its own process, wallet and device
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) workers: u16,
@@ -73,6 +79,26 @@ pub(crate) struct Dev {
     /// The control plane's store: sqlite:PATH or postgres://… [default: SQLite in the state folder]
     #[arg(long)]
     pub(crate) store: Option<String>,
+    /// Waiting times of a new network: `local` has minutes where the design's `default` has days
+    #[arg(long, default_value = "local", value_parser = ["local", "default"])]
+    pub(crate) rules: String,
+}
+
+/// `atoll dev …`
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum DevVerb {
+    /// Move the chain's clock forward, and the price feed with it; leases whose end comes end. Refused elsewhere
+    #[command(after_help = "Example:\n  atoll dev warp 14d --state ./atoll-dev")]
+    Warp {
+        /// How far, for example 14d
+        by: Span,
+        /// Folder of the network that runs
+        #[arg(long, default_value = "atoll-dev")]
+        state: PathBuf,
+        /// A local chain's JSON-RPC instead, started by hand
+        #[arg(long, conflicts_with = "state")]
+        rpc: Option<String>,
+    },
 }
 
 /// `atoll server`

@@ -33,7 +33,9 @@ pub(crate) fn run(arguments: Arguments) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let failure = Failure::new(Exit::Internal, "role", format!("{error:#}"));
+            let failure = error
+                .downcast::<Failure>()
+                .unwrap_or_else(|error| Failure::new(Exit::Internal, "role", format!("{error:#}")));
             Output::detect(json).failure(&failure);
             ExitCode::from(failure.exit.status())
         }

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -46,9 +48,10 @@ const MANIFEST: &str =
 #[test]
 fn help_texts_are_what_they_were() {
     let home = tempfile::tempdir().unwrap();
-    let commands: [&[&str]; 12] = [
+    let commands: [&[&str]; 20] = [
         &[],
         &["dev"],
+        &["dev", "warp"],
         &["server"],
         &["worker", "join"],
         &["admin", "key", "create"],
@@ -59,6 +62,13 @@ fn help_texts_are_what_they_were() {
         &["receipt", "show"],
         &["receipt", "verify"],
         &["wallet"],
+        &["stake"],
+        &["costake"],
+        &["costake", "offer"],
+        &["budget"],
+        &["budget", "create"],
+        &["order"],
+        &["market", "asks"],
     ];
     let mut all = String::new();
     for command in commands {
@@ -95,6 +105,27 @@ fn every_command_of_a_user_has_an_example() {
         "receipt verify",
         "wallet show",
         "wallet new",
+        "wallet balance",
+        "wallet airdrop",
+        "dev warp",
+        "stake show",
+        "stake add",
+        "stake request",
+        "stake withdraw",
+        "costake offer",
+        "costake accept",
+        "costake exit",
+        "costake list",
+        "budget create",
+        "budget show",
+        "budget revoke",
+        "order list",
+        "order show",
+        "order extend",
+        "order cancel",
+        "order close",
+        "market asks",
+        "market fleets",
         "key show",
     ] {
         let arguments: Vec<&str> = command.split(' ').chain(["--help"]).collect();
@@ -260,7 +291,15 @@ fn a_silent_server_or_chain_is_unreachable() {
     );
     fs::write(home.path().join("profile.toml"), &profile).unwrap();
     fs::set_permissions(home.path().join("profile.toml"), fs::Permissions::from_mode(0o600)).unwrap();
-    for command in [&["job", "list"][..], &["wallet", "show"], &["job", "submit", &folder, "--yes"]] {
+    let on_chain: [&[&str]; 5] = [
+        &["stake", "add", "1", "--yes"],
+        &["costake", "list"],
+        &["budget", "show"],
+        &["order", "list"],
+        &["market", "asks"],
+    ];
+    let with_operator: [&[&str]; 3] = [&["job", "list"], &["wallet", "show"], &["job", "submit", &folder, "--yes"]];
+    for command in with_operator.into_iter().chain(on_chain) {
         let output = atoll(home.path(), command);
         assert_eq!(output.status.code(), Some(4), "{command:?}: {}", text(&output.stderr));
     }
@@ -274,6 +313,49 @@ fn a_silent_server_or_chain_is_unreachable() {
         error: the profile HOME/profile.toml holds an API key and others may read it (mode 644); run `chmod 600 HOME/profile.toml`
     "#]],
     );
+}
+
+/// A node of another cluster: it knows no method that is ours.
+fn other_cluster() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut asked = [0; 4096];
+            let _ = stream.read(&mut asked).unwrap();
+            let body = r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32601,"message":"Method not found"}}"#;
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: ";
+            write!(stream, "{head}{}\r\n\r\n{body}", body.len()).unwrap();
+        }
+    });
+    url
+}
+
+#[test]
+fn only_a_local_chains_clock_is_moved() {
+    let home = tempfile::tempdir().unwrap();
+    let nowhere = home.path().join("no-network");
+    failed(
+        home.path(),
+        &["dev", "warp", "14d", "--state", nowhere.to_str().unwrap()],
+        3,
+        expect![[r#"
+        error: no `atoll dev` runs in HOME/no-network; nothing was moved: start one, or name its folder with --state. No other chain's clock can be moved
+    "#]],
+    );
+    failed(
+        home.path(),
+        &["dev", "warp", "14d", "--rpc", &other_cluster()],
+        3,
+        expect![[r#"
+        error: the chain refused it (Method not found); nothing was moved: only the chain of `atoll dev` moves its clock, by a year at most; others' time is not ours to move
+    "#]],
+    );
+    for (span, status) in [("14", 2), ("0d", 2), ("-1d", 2), ("1.5d", 2)] {
+        let output = atoll(home.path(), &["dev", "warp", span]);
+        assert_eq!(output.status.code(), Some(status), "{span}: {}", text(&output.stderr));
+    }
 }
 
 #[test]

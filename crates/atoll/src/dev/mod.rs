@@ -6,8 +6,11 @@
 //!
 //! - [`layout`]: where what lies. - [`process`]: children that die with this process. - [`network`]: the chain's set-up,
 //!   each step only when its result is missing, so that a stopped start goes on. - [`up`]: the order of things.
+//! - [`warp`]: moving the chain's clock, from another process.
 
 use crate::arguments::Dev;
+#[cfg(feature = "local")]
+use crate::arguments::DevVerb;
 
 #[cfg(feature = "local")]
 mod layout;
@@ -17,6 +20,8 @@ mod network;
 mod process;
 #[cfg(feature = "local")]
 mod up;
+#[cfg(feature = "local")]
+mod warp;
 
 /// The market program, as committed.
 #[cfg(feature = "local")]
@@ -26,12 +31,18 @@ pub(crate) const MARKET_ELF: &[u8] = include_bytes!("../../../../program/market.
 #[cfg(not(feature = "local"))]
 pub(crate) const WITHOUT_LOCAL: &str = "this build has no local chain: build it with `cargo build -p atoll --features local` (needs libssl-dev), or use a network that runs elsewhere";
 
-/// Runs a network until SIGTERM or ctrl-c.
+/// Runs a network until SIGTERM or ctrl-c, or moves the clock of one that runs.
 #[cfg(feature = "local")]
 pub(crate) fn run(args: &Dev, json: bool) -> anyhow::Result<()> {
     // One thread: children carry a death signal that is tied to the thread that made them.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(Box::pin(up::run(args, json)))
+    match &args.verb {
+        None => runtime.block_on(Box::pin(up::run(args, json))),
+        Some(DevVerb::Warp { by, state, rpc }) => {
+            let out = atoll_cli::output::Output::detect(json);
+            runtime.block_on(Box::pin(warp::run(state, rpc.as_deref(), *by, out)))
+        }
+    }
 }
 
 /// Says how to get a build that can.

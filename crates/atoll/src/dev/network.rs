@@ -6,9 +6,8 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use atoll_chain::market::data::{Init, SetCatalogue, SetFeed};
+use atoll_chain::market::data::{Init, SetCatalogue, SetFeed, SetRules};
 use atoll_chain::market::layout::{MODEL_CPU, TIER_COMMUNITY};
-use atoll_chain::market::stake::LOCAL_RULES;
 use atoll_chain::market::{Market, address, instruction, leaving};
 use atoll_chain::spl::{
     LAMPORTS_PER_SOL, MINT_BYTES, TOKEN_PROGRAM, associated_token_address, create_account, create_associated_token,
@@ -74,6 +73,15 @@ pub(super) struct Setup<'a> {
     pub rpc: &'a Rpc,
     /// Everybody.
     pub people: &'a People,
+    /// The rules that a new network starts with.
+    pub rules: &'a SetRules,
+}
+
+/// Sets the price of ATL as of the chain's now.
+pub(super) async fn feed(rpc: &Rpc, admin: &Keypair) -> anyhow::Result<()> {
+    let feed = SetFeed { uusd_per_atl: FEED_UUSD, confidence_uusd: 0 };
+    rpc.execute(&[instruction::set_feed(admin.address(), &feed)], admin, &[], CONFIRM_MAX).await?;
+    Ok(())
 }
 
 impl Setup<'_> {
@@ -89,7 +97,7 @@ impl Setup<'_> {
         self.init().await.context("making the network")?;
         self.rules().await.context("setting the rules")?;
         self.catalogue().await.context("filling the catalogue")?;
-        self.feed().await.context("setting the feed")?;
+        feed(self.rpc, &self.people.admin).await.context("setting the feed")?;
         self.token(people.attestor_owner.address(), ATTESTOR_STAKE).await.context("funding the attestor's owner")?;
         self.attestor().await.context("seating the attestor")?;
         self.token(people.renter.address(), RENTER_ATL).await.context("funding the renter")?;
@@ -168,7 +176,7 @@ impl Setup<'_> {
             return Ok(());
         }
         let admin = &self.people.admin;
-        self.send(&[leaving::set_rules(admin.address(), &LOCAL_RULES)], admin, &[]).await
+        self.send(&[leaving::set_rules(admin.address(), self.rules)], admin, &[]).await
     }
 
     async fn catalogue(&self) -> anyhow::Result<()> {
@@ -187,13 +195,6 @@ impl Setup<'_> {
         };
         let admin = &self.people.admin;
         self.send(&[instruction::set_catalogue(admin.address(), &row)], admin, &[]).await
-    }
-
-    /// Sets the price of ATL as of now.
-    pub(super) async fn feed(&self) -> anyhow::Result<()> {
-        let admin = &self.people.admin;
-        let feed = SetFeed { uusd_per_atl: FEED_UUSD, confidence_uusd: 0 };
-        self.send(&[instruction::set_feed(admin.address(), &feed)], admin, &[]).await
     }
 
     async fn attestor(&self) -> anyhow::Result<()> {

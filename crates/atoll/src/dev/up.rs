@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use atoll_api::client::Client;
 use atoll_chain::Keypair;
+use atoll_chain::market::stake::{DEFAULT_RULES, LOCAL_RULES};
 use atoll_cli::chain::Chain;
 use atoll_cli::output::Output;
 use atoll_cli::profile::{Home, Profile};
@@ -17,7 +18,7 @@ use serde::Deserialize;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::layout::{DevFile, Layout, Ports, packs};
-use super::network::{FEED_EVERY, People, Setup};
+use super::network::{FEED_EVERY, People, Setup, feed};
 use super::process::{self, Part, wait_for};
 use crate::arguments::Dev;
 
@@ -96,7 +97,8 @@ impl Network<'_> {
         self.forget_dev_file();
         let chain = self.start_chain().await?;
         self.out.say("chain up; setting the network up");
-        Setup { rpc: &chain.rpc, people: &self.people }.run().await?;
+        let rules = if self.args.rules == "default" { &DEFAULT_RULES } else { &LOCAL_RULES };
+        Setup { rpc: &chain.rpc, people: &self.people, rules }.run().await?;
         let found = chain.network().await.map_err(anyhow::Error::new)?;
         let home = self.start_server(found.root).await?;
         self.out.say("control plane up; workers join");
@@ -297,8 +299,8 @@ impl Network<'_> {
     /// Keeps the network going: feed, orphans, and parts that end.
     async fn watch(&mut self, chain: &Chain, mut file: DevFile) -> anyhow::Result<()> {
         let mut child = signal(SignalKind::child())?;
-        let mut feed = tokio::time::interval(FEED_EVERY);
-        feed.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut again = tokio::time::interval(FEED_EVERY);
+        again.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 _ = child.recv() => {
@@ -308,9 +310,9 @@ impl Network<'_> {
                         self.layout.write("dev.json", &file)?;
                     }
                 }
-                _ = feed.tick() => {
+                _ = again.tick() => {
                     // The chain may just be starting again; the feed has five chances within its age.
-                    if let Err(error) = (Setup { rpc: &chain.rpc, people: &self.people }).feed().await {
+                    if let Err(error) = feed(&chain.rpc, &self.people.admin).await {
                         self.out.say(&format!("the price feed could not be set: {error:#}; trying again"));
                     }
                 }

@@ -46,7 +46,11 @@ impl Job {
     pub(crate) fn submit(network: &Network, flags: &[&str]) -> Self {
         let folder = folder(&network.folder);
         let submit = ["job", "submit", folder.to_str().unwrap(), "--yes", "--detach"];
-        let job = network.json(&[&submit, flags].concat());
+        Self::known(&network.json(&[&submit, flags].concat()))
+    }
+
+    /// A job that was submitted, from what was answered.
+    pub(crate) fn known(job: &Value) -> Self {
         let text = |name: &str| job[name].as_str().unwrap().to_owned();
         Self { id: text("job"), cluster: text("cluster"), seen: Cell::new(0), events: RefCell::default() }
     }

@@ -12,6 +12,7 @@ mod extend;
 mod job;
 mod keys;
 mod loss;
+mod market;
 mod network;
 mod nodes;
 #[path = "../../../../xtask/src/postgres.rs"]
@@ -89,6 +90,21 @@ fn a_job_outlives_its_agent_and_its_operator_s_store() {
     let mut network = step("a network of one worker starts", || Network::start(&folder("store"), 1, None));
     step("a job goes on over killed agents, an old store and none", || store::a_job_goes_on(&mut network));
     step("a budget ends and says so", || store::a_budget_ends_and_says_so(&network));
+    step("everything stops", || network.stop());
+}
+
+#[test]
+fn people_act_on_the_chain_without_an_operator() {
+    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let network = step("a network with the design's own waiting times starts", || {
+        Network::start_with(&folder("market"), 1, None, &["--rules", "default"])
+    });
+    step("a session key orders without its wallet until it hits its limits", || {
+        market::a_session_key_orders_without_its_wallet_until_it_hits_its_limits(&network);
+    });
+    step("stake goes in once, and out after fourteen days", || {
+        market::stake_goes_in_once_and_out_after_its_time(&network);
+    });
     step("everything stops", || network.stop());
 }
 

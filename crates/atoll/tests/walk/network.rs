@@ -133,12 +133,17 @@ pub(crate) fn fed(mut command: Command, input: &str) -> Output {
 impl Network {
     /// Starts a network in `folder` and waits until all its workers are linked.
     pub(crate) fn start(folder: &Path, workers: usize, store: Option<&str>) -> Self {
+        Self::start_with(folder, workers, store, &[])
+    }
+
+    /// The same with more arguments of `atoll dev`.
+    pub(crate) fn start_with(folder: &Path, workers: usize, store: Option<&str>, more: &[&str]) -> Self {
         fs::create_dir_all(folder).unwrap();
         let folder = folder.canonicalize().unwrap();
         let log = File::create(folder.join("dev.log")).unwrap();
         let mut command = tied(Path::new(env!("CARGO_BIN_EXE_atoll")));
         command.arg("dev").args(["--workers", &workers.to_string()]).arg("--state").arg(&folder);
-        command.arg("--pack").arg(pack()).args(store.iter().flat_map(|url| ["--store", url]));
+        command.arg("--pack").arg(pack()).args(store.iter().flat_map(|url| ["--store", url])).args(more);
         let mut dev = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
         let told: Told = until("the network is ready", || {
             if let Some(status) = dev.try_wait().unwrap() {
