@@ -278,6 +278,9 @@ async fn extend(on: &OnChain, order: &Address, longer: Span, signing: &Signing) 
         on.check_holds(&renter, Atl(escrow)).await?;
         let data = data::ExtendOrder { seconds: longer.0, escrow };
         let mut consequences = vec![format!("it ends {} then; what is not served is refunded", at(after.end))];
+        if found.value.budget != NO_ADDRESS {
+            consequences.push("a session key posted it: what your wallet adds is refunded to that key's vault".into());
+        }
         consequences.extend(behind.iter().map(|(device, why)| format!("the worker {device} {why}")));
         Ok(Act {
             instructions: vec![instruction::extend_order(renter, *order, on.purse(&renter), &data)],
