@@ -125,6 +125,8 @@ errors! {
     83 ProposalTooEarly "the proposal's votes or its timelock are not over yet";
     84 StakeTooNew "the stake was raised when the proposal was made, or later";
     85 EpochClosed "the epoch or the hour was over when the attestor set changed: it takes no more votes";
+    86 NotSpot "the order is not spot: its devices are not taken back before the end";
+    87 NoticeMissing "no notice of reclaim was given, or it is not over yet, or it has lapsed";
 }
 
 #[cfg(test)]

@@ -148,6 +148,7 @@ mod dispute;
 mod fault;
 mod govern;
 mod reward;
+mod spot;
 mod stake;
 mod supply;
 
@@ -157,6 +158,7 @@ pub use dispute::*;
 pub use fault::*;
 pub use govern::*;
 pub use reward::*;
+pub use spot::*;
 pub use stake::*;
 pub use supply::*;
 
@@ -211,11 +213,13 @@ all! {
     Vote,
     Queue,
     Execute,
+    PostOrderSpot<'a>,
+    NoticeReclaim,
+    ExtendByBudget,
 }
 
 /// Numbers that are decided and not built yet: the next instruction of that name takes its number.
-pub const PLANNED: &[(u8, &str)] =
-    &[(49, "ClaimVesting"), (50, "PostOrderSpot"), (51, "NoticeReclaim"), (52, "ExtendByBudget"), (53, "Buyback")];
+pub const PLANNED: &[(u8, &str)] = &[(49, "ClaimVesting"), (53, "Buyback")];
 
 instructions! {
     /// Makes the network: parameters, attestor set 0, an empty catalogue and a feed without a price. Once.

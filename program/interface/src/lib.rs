@@ -31,6 +31,7 @@ pub mod reward;
 pub mod seeds;
 pub mod settlement;
 pub mod signature;
+pub mod spot;
 pub mod stake;
 pub mod votes;
 mod wire;

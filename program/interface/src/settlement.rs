@@ -247,7 +247,8 @@ impl Order {
         let fits = (model == a || model == b || model == c || model == d)
             && (self.tier == 0 || self.tier == slot.tier)
             && slot.class >= self.class
-            && (self.region == 0 || self.region == slot.region)
+            && slot.score_milli >= self.score_min_milli
+            && self.wants_region(slot.region)
             && (slot.lease_s_max == 0 || self.duration_s <= slot.lease_s_max);
         if !fits || u32::from(mask) >> slot.devices != 0 {
             return Err(Error::SlotUnfit);
@@ -318,7 +319,7 @@ impl Releaser {
     /// Whether this right covers the reason.
     ///
     /// # Errors
-    /// [`Error::NotAuthorised`] otherwise.
+    /// [`Error::NotAuthorised`] otherwise, [`Error::NoticeMissing`].
     pub fn check(self, reason: Reason, order: &Order, lease: &Lease, now: i64) -> Result<(), Error> {
         let allowed = match reason {
             Reason::Leave | Reason::Reclaim => matches!(self, Self::Supplier | Self::Device),
@@ -328,7 +329,11 @@ impl Releaser {
             Reason::Done => matches!(self, Self::Renter | Self::Solver),
             Reason::Expired => order.is_over(now) || (lease.end != 0 && now >= lease.end),
         };
-        if allowed { Ok(()) } else { Err(Error::NotAuthorised) }
+        match reason {
+            _ if !allowed => Err(Error::NotAuthorised),
+            Reason::Reclaim => lease.check_reclaim(order, now),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -343,7 +348,7 @@ impl Lease {
         }
     }
 
-    /// Books a new lease: `rate` from the slots' ask and the order's feed, the clock running when the order is active.
+    /// Books a new lease: `rate` from the slots' ask, or from a spot order's bid, and the order's feed, the clock running when the order is active.
     ///
     /// # Errors
     /// [`Error::Overflow`] when the rate does not fit.
@@ -355,8 +360,8 @@ impl Lease {
         ask_uusd: u64,
         now: i64,
     ) -> Result<(), Error> {
-        self.rate = rate(ask_uusd, order.feed_uusd_per_atl)?;
-        self.ask_uusd = ask_uusd;
+        self.ask_uusd = order.price(ask_uusd);
+        self.rate = rate(self.ask_uusd, order.feed_uusd_per_atl)?;
         self.devices_live = devices;
         self.share_milli = 1000;
         for slot in slots.iter() {

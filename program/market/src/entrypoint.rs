@@ -83,6 +83,9 @@ fn dispatch(tag: u8, cx: &mut Cx<'_>) -> Outcome {
         ix::Vote::TAG => handler::vote::run(cx),
         ix::Queue::TAG => handler::queue::run(cx),
         ix::Execute::TAG => handler::execute::run(cx),
+        ix::PostOrderSpot::TAG => handler::post_order_spot::run(cx),
+        ix::NoticeReclaim::TAG => handler::notice_reclaim::run(cx),
+        ix::ExtendByBudget::TAG => handler::extend_by_budget::run(cx),
         _ => Err(Error::InstructionUnknown.into()),
     }
 }

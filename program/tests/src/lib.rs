@@ -10,6 +10,7 @@ pub mod frauds;
 pub mod governs;
 pub mod pays;
 pub mod reference;
+pub mod spot;
 pub mod stakes;
 pub mod world;
 

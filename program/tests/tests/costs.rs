@@ -99,6 +99,7 @@ fn measure() -> BTreeMap<String, u64> {
     mixed(&mut meter);
     dispute(&mut meter);
     votes(&mut meter);
+    spot(&mut meter);
     let votes = [(7, [1; 32]), (7, [2; 32])];
     meter.measure("", &meter.world.prove(meter.world.admin, meter.world.attestor, votes));
     meter.units
@@ -145,6 +146,19 @@ fn mixed(meter: &mut Meter) {
     }
     let tree = meter.world.attest(&leaves);
     meter.measure("4 of 2^13", &tree.settle_mixed(0, &parties.each_ref().map(Party::order)));
+}
+
+/// A spot order with its notice, and an extension by a budget's key.
+fn spot(meter: &mut Meter) {
+    let party = Party::ready(&mut meter.world, "i", 2);
+    meter.measure("", &party.post_spot(1));
+    meter.world.must(&party.fill(0, 0, &[1]));
+    meter.measure("", &party.notice(0));
+    let party = Party { nonce: 2, ..party };
+    meter.world.must(&party.set_budget(100 * ATL, 0, i64::MAX));
+    meter.world.must(&party.post_by_budget(&party.terms(1)));
+    meter.world.must(&party.fill(0, 1, &[1]));
+    meter.measure("", &party.extend_by_budget(30, party.extension(&meter.world, 30)));
 }
 
 /// A dispute with appeal, on a leaf of a tree of 2^14, judged by the one seat.

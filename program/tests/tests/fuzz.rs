@@ -149,6 +149,7 @@ fn walk(seed: u64, tries: u64) -> (u64, u64) {
     walk.step(&a.close_order(a.renter));
     leave(&mut walk, &a);
     accuse(&mut walk);
+    spot(&mut walk);
     dispute(&mut walk);
     govern(&mut walk);
     (walk.refused, walk.passed)
@@ -192,6 +193,20 @@ fn accuse(walk: &mut Walk) {
     }
     walk.step(&answers[0].show(wrong[1], Some((&answers[1], accuser))));
     walk.step(&b.execute_slash(accuser, &answers[0], Some(b.purse)));
+}
+
+/// The steps of a spot order, and an extension by a budget's key.
+fn spot(walk: &mut Walk) {
+    let d = Party::ready(&mut walk.world, "d", 2);
+    walk.world.must(&walk.world.set_feed(FEED));
+    walk.step(&d.post_spot(1));
+    walk.world.must(&d.fill(0, 0, &[1]));
+    walk.step(&d.notice(0));
+    let d = Party { nonce: 2, ..d };
+    walk.world.must(&d.set_budget(50 * ATL, 0, i64::MAX));
+    walk.world.must(&d.post_by_budget(&d.terms(1)));
+    walk.world.must(&d.fill(0, 1, &[1]));
+    walk.step(&d.extend_by_budget(30, d.extension(&walk.world, 30)));
 }
 
 /// The steps of a dispute with appeal, by the one seat; and that seat's own fault.

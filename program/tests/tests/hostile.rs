@@ -39,6 +39,7 @@ const FREE: &[(&str, usize)] = &[
     ("claim_reward", 0),
     // Who pays for what a vote decided.
     ("execute", 0),
+    ("post_order_spot", 1),
 ];
 
 struct Script {
@@ -220,7 +221,7 @@ fn no_signer_no_account_no_byte_can_be_another() {
     // Those of the network and of fraud here below, the proof in `faults`, many leases in `batch`.
     let network = ["init", "set_catalogue", "set_feed", "register_attestor", "post_epoch", "set_rules"];
     let many = ["prove_equivocation", "settle_batch", "settle_mixed"];
-    let elsewhere = [&network[..], &FRAUD, &DISPUTE, &SILENT, &REWARD, &GOVERN, &many].concat();
+    let elsewhere = [&network[..], &FRAUD, &DISPUTE, &SILENT, &REWARD, &GOVERN, &SPOT, &many].concat();
     leave(&mut script, &a, &b);
     assert_eq!(script.covered.len() + elsewhere.len(), TABLE.len(), "{:?}", script.covered);
     assert!(script.tried > 1_000, "only {} mutations were tried", script.tried);
@@ -447,6 +448,33 @@ fn no_account_of_a_vote_can_be_another() {
     script.alone(&pause, &pause);
     assert_eq!(script.covered, BTreeSet::from(GOVERN));
     assert!(script.tried > 300, "only {} mutations were tried", script.tried);
+}
+
+/// The steps of spot and of a budget's extension, each by itself.
+const SPOT: [&str; 3] = ["post_order_spot", "notice_reclaim", "extend_by_budget"];
+
+#[test]
+fn no_account_of_a_spot_order_can_be_another() {
+    let mut world = World::new();
+    let (a, b) = (Party::ready(&mut world, "a", 2), Party::ready(&mut world, "b", 2));
+    let owners = [a.order(), a.budget()];
+    let mut script = Script { world, covered: BTreeSet::new(), tried: 0, owners };
+    script.step(&a.post_spot(1), &b.post_spot(1));
+    for party in [&a, &b] {
+        script.world.must(&party.fill(0, 0, &[1]));
+    }
+    script.step(&a.notice(0), &b.notice(0));
+    let (c, d) = (Party { nonce: 2, ..a }, Party { nonce: 2, ..b });
+    for party in [&c, &d] {
+        script.world.must(&party.set_budget(100 * ATL, 0, START + 100_000));
+        script.world.must(&party.post_by_budget(&party.terms(1)));
+        script.world.must(&party.fill(0, 1, &[1]));
+    }
+    script.owners = [c.order(), c.budget()];
+    let call = |party: &Party, world: &World| party.extend_by_budget(30, party.extension(world, 30));
+    script.step(&call(&c, &script.world), &call(&d, &script.world));
+    assert_eq!(script.covered, BTreeSet::from(SPOT));
+    assert!(script.tried > 200, "only {} mutations were tried", script.tried);
 }
 
 #[test]

@@ -393,13 +393,15 @@ impl Market {
         let is_supplier = by == By::Supplier || (by == By::Renter && supplier == renter);
         let may = match reason {
             Reason::Expired => order_over || (lease.start.is_some() && now >= lease.end),
-            Reason::Leave | Reason::Reclaim => is_supplier || matches!(by, By::Device(slot) if own_slot(slot)),
+            Reason::Leave => is_supplier || matches!(by, By::Device(slot) if own_slot(slot)),
+            // No order here is spot.
+            Reason::Reclaim => false,
             Reason::Lost | Reason::Done => is_renter || by == By::Solver,
         };
         if !may || slots.is_empty() || !slots.iter().all(|slot| lease.holds(*slot)) {
             return Err("it has no such right, or the lease no such slot");
         }
-        let said = if matches!(reason, Reason::Leave | Reason::Reclaim) { effective_at } else { now };
+        let said = if reason == Reason::Leave { effective_at } else { now };
         let (stopped, until) = match lease.start {
             None => (now, lease.changed_at),
             Some(_) => {

@@ -9,8 +9,8 @@ use crate::shared::{
 };
 use atoll_interface::{
     Address as Bytes, Error, NO_ADDRESS,
-    arithmetic::{add, rate, seconds_between},
-    instruction::{PostOrder, PostOrderAccounts},
+    arithmetic::{rate, seconds_between},
+    instruction::{PostOrder, PostOrderAccounts, PostOrderSpot},
     layout::{Budget, CLASS_ATTESTED, Catalogue, Config, Order, PriceFeed, Record, TIER_ENTERPRISE, Table},
     seeds,
     settlement::{DURATION_S_MAX, worst_case},
@@ -19,8 +19,6 @@ use pinocchio::{AccountView, Address, cpi::Seed};
 
 /// Devices of one order at most: 2^20.
 const DEVICES_MAX: u32 = 1 << 20;
-/// Seconds of the day over which a budget's limit counts.
-const DAY_S: u64 = 86_400;
 
 /// What the order is worth, and by which parameters.
 struct Terms {
@@ -34,13 +32,22 @@ struct Terms {
 
 #[inline(never)]
 pub(crate) fn run(cx: &mut Cx<'_>) -> Outcome {
+    post(
+        cx,
+        &PostOrder::decode(cx.fields)?,
+        &PostOrderSpot { notice_s: 0, region_mask: 0, score_min_milli: 0, order: &[] },
+    )
+}
+
+/// Posts an order with further terms; the accounts of both instructions are the same.
+#[inline(never)]
+pub(super) fn post(cx: &mut Cx<'_>, post: &PostOrder, further: &PostOrderSpot<'_>) -> Outcome {
     let [authority, payer, mut order, vault, source, mut budget, config, catalogue, feed, mint, ..] =
         cx.take(&PostOrderAccounts::FLAGS)?;
-    let post = PostOrder::decode(cx.fields)?;
     let now = now()?;
-    check_shape(&post)?;
-    check_models(cx.program, &catalogue, &post)?;
-    let terms = terms(cx.program, &config, &feed, &mint, &post, now)?;
+    check_shape(post)?;
+    check_models(cx.program, &catalogue, post)?;
+    let terms = terms(cx.program, &config, &feed, &mint, post, now)?;
 
     let by_budget = budget.address() != order.address();
     let renter = if by_budget {
@@ -84,8 +91,8 @@ pub(crate) fn run(cx: &mut Cx<'_>) -> Outcome {
     record.renter = renter;
     record.budget = if by_budget { *budget.address().as_array() } else { NO_ADDRESS };
     record.rent_payer = *payer.address().as_array();
-    write(&mut record, &post, &terms, now);
-    Ok(())
+    write(&mut record, post, &terms, now);
+    Ok(record.narrow(further.notice_s, further.region_mask, further.score_min_milli)?)
 }
 
 fn check_shape(post: &PostOrder) -> Outcome {
@@ -162,14 +169,7 @@ fn spend(
     let mut budget = account::view_mut::<Budget>(program, budget)?;
     authority::expect_budget_key(&budget, authority, now)?;
     address::expect_derived(program, source, seeds::budget_vault(&owner), budget.vault_bump)?;
-    let day = seconds_between(0, now).checked_div(DAY_S).unwrap_or(0);
-    if budget.day != day {
-        (budget.day, budget.day_spent) = (day, 0);
-    }
-    budget.day_spent = add(budget.day_spent, escrow)?;
-    if escrow > budget.order_max || budget.day_spent > budget.day_max {
-        return Err(Error::BudgetExceeded.into());
-    }
+    budget.spend(0, escrow, now)?;
     Ok(budget.renter)
 }
 
