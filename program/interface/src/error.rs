@@ -127,6 +127,7 @@ errors! {
     85 EpochClosed "the epoch or the hour was over when the attestor set changed: it takes no more votes";
     86 NotSpot "the order is not spot: its devices are not taken back before the end";
     87 NoticeMissing "no notice of reclaim was given, or it is not over yet, or it has lapsed";
+    88 AboveSupplyCap "what vestings promise, what circulates and what rewards still need is more than there may ever be";
 }
 
 #[cfg(test)]

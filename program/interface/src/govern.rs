@@ -31,7 +31,7 @@ pub const PAUSE_REST_S: u32 = 7 * 86_400;
 pub const EXECUTE_S: u32 = 14 * 86_400;
 
 impl Proposal {
-    /// Writes a new proposal: number, times, and the stake that must vote, a part of what circulates of `supply`.
+    /// Writes a new proposal: number, times, and the stake that must vote, a part of what `circulates`, base units.
     ///
     /// # Errors
     /// What [`Action::read`] refuses, [`Error::StakeTooLow`] and [`Error::StakeTooNew`] for the proposer,
@@ -39,7 +39,7 @@ impl Proposal {
     pub fn open(
         &mut self,
         propose: &Propose<'_>,
-        (rules, supply): (&mut Rules, u64),
+        (rules, circulates): (&mut Rules, u64),
         proposer: &FleetPage,
         now: i64,
     ) -> Result<(), Error> {
@@ -59,8 +59,7 @@ impl Proposal {
         self.n = rules.proposals;
         self.proposed_at = now;
         self.vote_until = now.saturating_add(i64::from(rules.proposal_s));
-        let circulating = supply.saturating_sub(rules.vesting_held);
-        self.quorum = mul_div(circulating, u64::from(rules.quorum_bps), BPS)?.max(1);
+        self.quorum = mul_div(circulates, u64::from(rules.quorum_bps), BPS)?.max(1);
         rules.proposals = add(rules.proposals, 1)?;
         Ok(())
     }

@@ -151,6 +151,7 @@ mod reward;
 mod spot;
 mod stake;
 mod supply;
+mod vesting;
 
 pub use batch::*;
 pub use cosigned::*;
@@ -161,6 +162,7 @@ pub use reward::*;
 pub use spot::*;
 pub use stake::*;
 pub use supply::*;
+pub use vesting::*;
 
 all! {
     Init<'a>,
@@ -216,10 +218,12 @@ all! {
     PostOrderSpot<'a>,
     NoticeReclaim,
     ExtendByBudget,
+    ClaimVesting,
+    GrantVesting,
 }
 
 /// Numbers that are decided and not built yet: the next instruction of that name takes its number.
-pub const PLANNED: &[(u8, &str)] = &[(49, "ClaimVesting"), (53, "Buyback")];
+pub const PLANNED: &[(u8, &str)] = &[(53, "Buyback")];
 
 instructions! {
     /// Makes the network: parameters, attestor set 0, an empty catalogue and a feed without a price. Once.

@@ -33,6 +33,7 @@ pub mod settlement;
 pub mod signature;
 pub mod spot;
 pub mod stake;
+pub mod vesting;
 pub mod votes;
 mod wire;
 

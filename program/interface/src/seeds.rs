@@ -154,3 +154,9 @@ pub const fn claim(page: &Address) -> [&[u8]; 2] {
 pub const fn vesting<'a>(beneficiary: &'a Address, n: &'a [u8; 2]) -> [&'a [u8]; 3] {
     [b"vesting", beneficiary, n]
 }
+
+/// Seeds of the token account that holds what a vesting has not paid yet; the vesting is the token owner.
+#[must_use]
+pub const fn vesting_vault(vesting: &Address) -> [&[u8]; 2] {
+    [b"lock", vesting]
+}

@@ -86,6 +86,8 @@ fn dispatch(tag: u8, cx: &mut Cx<'_>) -> Outcome {
         ix::PostOrderSpot::TAG => handler::post_order_spot::run(cx),
         ix::NoticeReclaim::TAG => handler::notice_reclaim::run(cx),
         ix::ExtendByBudget::TAG => handler::extend_by_budget::run(cx),
+        ix::ClaimVesting::TAG => handler::claim_vesting::run(cx),
+        ix::GrantVesting::TAG => handler::grant_vesting::run(cx),
         _ => Err(Error::InstructionUnknown.into()),
     }
 }

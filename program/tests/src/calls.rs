@@ -72,6 +72,7 @@ impl World {
         world.purse(owner);
         world.must(&world.register_attestor());
         world.must(&world.set_rules());
+        world.fill_emission(0);
         world
     }
 

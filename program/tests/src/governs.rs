@@ -1,8 +1,9 @@
-//! The calls of votes, of the guardian and of vestings.
+//! The calls of votes and of the guardian.
 
 use crate::{
     Call, Party, World,
     calls::{catalogue, config},
+    pays::emission,
     stakes::{rule_values, rules},
     world::{pda, sha256},
 };
@@ -98,6 +99,7 @@ impl Party {
             first_page: self.page,
             proposal: proposal(n),
             mint: self.mint,
+            emission: emission(),
             config: config(),
             rules: rules(),
         };

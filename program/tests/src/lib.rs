@@ -12,6 +12,7 @@ pub mod pays;
 pub mod reference;
 pub mod spot;
 pub mod stakes;
+pub mod vestings;
 pub mod world;
 
 pub use calls::{Call, Party};

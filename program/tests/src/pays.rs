@@ -81,15 +81,15 @@ impl Hour {
     }
 }
 
-impl World {
-    /// Address of the token account from which rewards are paid.
-    pub fn emission(&self) -> Address {
-        sha256(&[b"emission"])
-    }
+/// Address of the token account from which rewards are paid.
+pub fn emission() -> Address {
+    sha256(&[b"emission"])
+}
 
+impl World {
     /// Fills that account, as a genesis does.
     pub fn fill_emission(&mut self, amount: u64) {
-        self.token(self.emission(), rules(), amount);
+        self.token(emission(), rules(), amount);
     }
 
     /// The newest hour of rewards that is over.
@@ -123,14 +123,14 @@ impl World {
 
 impl Party {
     /// Takes what the leaf at `at` gives this party's supplier.
-    pub fn claim(&self, world: &World, hour: &Hour, at: usize) -> Call {
+    pub fn claim(&self, hour: &Hour, at: usize) -> Call {
         let accounts = ix::ClaimRewardAccounts {
             payer: self.node,
             supplier: self.supplier,
             page: self.page,
             claim: claim(self.page),
             reward: hour.address(),
-            emission: world.emission(),
+            emission: emission(),
             destination: self.supplier_purse,
             rules: rules(),
             config: config(),

@@ -16,7 +16,7 @@ use atoll_market_tests::{
     calls::{CPU, DURATION_S, HOLD_S, STAKE, STALL_S, fill_data, leaf},
     disputes,
     frauds::Answer,
-    governs::{PROPOSAL_S, TIMELOCK_S, seat},
+    governs::{PROPOSAL_S, TIMELOCK_S, seat, token_of},
     pays::Hour,
     stakes::{EXIT_WAIT_S, UNBOND_S, rule_values},
     world::START,
@@ -98,6 +98,7 @@ fn measure() -> BTreeMap<String, u64> {
     batches(&mut meter);
     mixed(&mut meter);
     dispute(&mut meter);
+    vesting(&mut meter);
     votes(&mut meter);
     spot(&mut meter);
     let votes = [(7, [1; 32]), (7, [2; 32])];
@@ -201,7 +202,18 @@ fn rewards(meter: &mut Meter) {
         let hour = Hour::over(meter.world.last_hour(), &leaves);
         meter.measure("first vote", &meter.world.post_reward(meter.world.attestor, &hour));
         meter.world.wait(i64::from(HOLD_S));
-        meter.measure(what, &party.claim(&meter.world, &hour, 5));
+        meter.measure(what, &party.claim(&hour, 5));
+    }
+}
+
+/// A promise, what is due after its cliff, and the rest.
+fn vesting(meter: &mut Meter) {
+    let wallet = meter.world.key("beneficiary");
+    let purse = token_of(&mut meter.world, "beneficiary", wallet);
+    meter.measure("", &meter.world.grant(&meter.world.terms_for(wallet, 1_000_003)));
+    for what in ["part", "rest"] {
+        meter.world.wait(500);
+        meter.measure(what, &meter.world.claim_vesting(wallet, 0, purse));
     }
 }
 

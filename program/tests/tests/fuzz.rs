@@ -119,6 +119,7 @@ fn walk(seed: u64, tries: u64) -> (u64, u64) {
     walk.world.purse(owner);
     walk.step(&walk.world.register_attestor());
     walk.step(&walk.world.set_rules());
+    walk.world.fill_emission(0);
     let a = Party::new(&mut walk.world, "a");
     walk.step(&a.register(0));
     walk.step(&a.register(1));
@@ -151,6 +152,7 @@ fn walk(seed: u64, tries: u64) -> (u64, u64) {
     accuse(&mut walk);
     spot(&mut walk);
     dispute(&mut walk);
+    vest(&mut walk);
     govern(&mut walk);
     (walk.refused, walk.passed)
 }
@@ -229,6 +231,17 @@ fn dispute(walk: &mut Walk) {
     walk.world.set_time(walk.world.read::<Dispute>(at).appeal_until);
     walk.step(&c.close_dispute(&walk.world, at));
     walk.step(&walk.world.prove(walk.world.admin, seat, [(7, [1; 32]), (7, [2; 32])]));
+}
+
+/// The steps of a vesting.
+fn vest(walk: &mut Walk) {
+    let wallet = walk.world.key("beneficiary");
+    let purse = token_of(&mut walk.world, "beneficiary", wallet);
+    walk.step(&walk.world.grant(&walk.world.terms_for(wallet, 1_000_003)));
+    for _ in 0..2 {
+        walk.world.wait(500);
+        walk.step(&walk.world.claim_vesting(wallet, 0, purse));
+    }
 }
 
 /// Votes, each with another action: what a proposal carries is mutated with its account.

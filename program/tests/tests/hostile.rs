@@ -221,7 +221,7 @@ fn no_signer_no_account_no_byte_can_be_another() {
     // Those of the network and of fraud here below, the proof in `faults`, many leases in `batch`.
     let network = ["init", "set_catalogue", "set_feed", "register_attestor", "post_epoch", "set_rules"];
     let many = ["prove_equivocation", "settle_batch", "settle_mixed"];
-    let elsewhere = [&network[..], &FRAUD, &DISPUTE, &SILENT, &REWARD, &GOVERN, &SPOT, &many].concat();
+    let elsewhere = [&network[..], &FRAUD, &DISPUTE, &SILENT, &REWARD, &GOVERN, &SPOT, &VESTING, &many].concat();
     leave(&mut script, &a, &b);
     assert_eq!(script.covered.len() + elsewhere.len(), TABLE.len(), "{:?}", script.covered);
     assert!(script.tried > 1_000, "only {} mutations were tried", script.tried);
@@ -309,7 +309,7 @@ fn no_account_of_a_reward_can_be_another() {
     script.world.wait(i64::from(HOLD_S));
     // The first claim makes the supplier's account, the second finds it.
     for hour in &hours {
-        let calls = [a.claim(&script.world, hour, 0), b.claim(&script.world, hour, 1)];
+        let calls = [a.claim(hour, 0), b.claim(hour, 1)];
         script.step(&calls[0], &calls[1]);
     }
     assert_eq!(script.covered, BTreeSet::from(REWARD));
@@ -475,6 +475,30 @@ fn no_account_of_a_spot_order_can_be_another() {
     script.step(&call(&c, &script.world), &call(&d, &script.world));
     assert_eq!(script.covered, BTreeSet::from(SPOT));
     assert!(script.tried > 200, "only {} mutations were tried", script.tried);
+}
+
+/// The steps of a vesting.
+const VESTING: [&str; 2] = ["claim_vesting", "grant_vesting"];
+
+#[test]
+fn no_account_of_a_vesting_can_be_another() {
+    let mut world = World::new();
+    let (a, b) = (Party::ready(&mut world, "a", 1), Party::ready(&mut world, "b", 1));
+    for party in [&a, &b] {
+        world.must(&party.set_budget(50 * ATL, 0, i64::MAX));
+        world.must(&party.post_by_budget(&party.terms(1)));
+    }
+    let owners = [a.order(), a.budget()];
+    let mut script = Script { world, covered: BTreeSet::new(), tried: 0, owners };
+    let calls = [&a, &b].map(|party| script.world.grant(&script.world.terms_for(party.renter, 1_000_003)));
+    script.step(&calls[0], &calls[1]);
+    for _ in 0..2 {
+        script.world.wait(500);
+        let calls = [&a, &b].map(|party| script.world.claim_vesting(party.renter, 0, party.purse));
+        script.step(&calls[0], &calls[1]);
+    }
+    assert_eq!(script.covered, BTreeSet::from(VESTING));
+    assert!(script.tried > 150, "only {} mutations were tried", script.tried);
 }
 
 #[test]

@@ -25,6 +25,8 @@ instructions! {
         proposal: writable,
         /// ATL.
         mint: readonly,
+        /// A token account whose owner is the rules' address: what lies there does not circulate.
+        emission: readonly,
         /// [`crate::seeds::config`]
         config: readonly,
         /// [`crate::seeds::rules`]

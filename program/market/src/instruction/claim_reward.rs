@@ -53,11 +53,7 @@ pub(crate) fn run(cx: &mut Cx<'_>) -> Outcome {
         let mut claim = account::view_mut::<Claim>(cx.program, &mut claim)?;
         address::expect(&page, &claim.page)?;
         let amount = claim.take(&mut rules, &reward, take.sum)?;
-        let purse = token::read(&emission, &config.mint)?;
-        if !address::same(&purse.owner, &owner) {
-            return Err(Error::TokenAccountWrong.into());
-        }
-        if purse.amount < amount {
+        if token::owned(&emission, &config.mint, &owner)? < amount {
             return Err(Error::EmissionShort.into());
         }
         token::expect_owner(&destination, &config.mint, &wallet)?;

@@ -3,6 +3,7 @@
 pub(crate) mod add_fraud_element;
 pub(crate) mod appeal;
 pub(crate) mod claim_reward;
+pub(crate) mod claim_vesting;
 pub(crate) mod close_device_key;
 pub(crate) mod close_dispute;
 pub(crate) mod close_lease;
@@ -19,6 +20,7 @@ pub(crate) mod extend_by_budget;
 pub(crate) mod extend_lease;
 pub(crate) mod extend_order;
 pub(crate) mod fill_order;
+pub(crate) mod grant_vesting;
 pub(crate) mod init;
 pub(crate) mod notice_reclaim;
 pub(crate) mod open_dispute;

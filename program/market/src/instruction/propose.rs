@@ -16,11 +16,16 @@ use atoll_interface::{
 
 #[inline(never)]
 pub(crate) fn run(cx: &mut Cx<'_>) -> Outcome {
-    let [proposer, first_page, mut proposal, mint, config, mut rules, _system] = cx.take(&ProposeAccounts::FLAGS)?;
+    let [proposer, first_page, mut proposal, mint, emission, config, mut rules, _system] =
+        cx.take(&ProposeAccounts::FLAGS)?;
     let propose = Propose::decode(cx.fields)?;
     address::expect(&mint, &account::view::<Config>(cx.program, &config)?.mint)?;
-    let supply = token::supply(&mint)?;
-    let number = account::view::<Rules>(cx.program, &rules)?.proposals.to_le_bytes();
+    let (number, circulates) = {
+        let owner = rules.address().as_array();
+        let waiting = token::owned(&emission, mint.address().as_array(), owner)?;
+        let rules = account::view::<Rules>(cx.program, &rules)?;
+        (rules.proposals.to_le_bytes(), rules.circulating(token::supply(&mint)?, waiting))
+    };
     let bump = account::make(&Make {
         program: cx.program,
         payer: &proposer,
@@ -38,5 +43,5 @@ pub(crate) fn run(cx: &mut Cx<'_>) -> Outcome {
     record.bump = bump;
     record.proposer = *first_page.address().as_array();
     record.rent_payer = *proposer.address().as_array();
-    Ok(record.open(&propose, (&mut rules, supply), &first, now()?)?)
+    Ok(record.open(&propose, (&mut rules, circulates), &first, now()?)?)
 }

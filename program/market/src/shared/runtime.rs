@@ -23,6 +23,7 @@ pub(crate) fn sha256(parts: &[&[u8]]) -> Hash {
 }
 
 /// Seeds of an address at most, without the bump.
+#[cfg(target_arch = "bpf")]
 const SEEDS_MAX: usize = 4;
 
 /// The canonical address of some seeds and its bump: the first hash, from bump 255 down, that is no point of the curve.

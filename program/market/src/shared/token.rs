@@ -7,7 +7,7 @@ use super::{
 };
 use atoll_interface::{
     ATL_DECIMALS, Address as Bytes, Error, TOKEN_PROGRAM_ID,
-    layout::{Dispute, FleetPage, Order},
+    layout::{Dispute, FleetPage, Order, Vesting},
     seeds,
 };
 use pinocchio::{
@@ -51,9 +51,15 @@ pub(crate) fn read(account: &AccountView, mint: &Bytes) -> Result<TokenAccount, 
     Ok(TokenAccount { owner: part(&data, 32)?, amount: u64::from_le_bytes(part(&data, 64)?) })
 }
 
+/// Checks that a token account of the mint belongs to a wallet or a program's address; returns its balance.
+pub(crate) fn owned(account: &AccountView, mint: &Bytes, owner: &Bytes) -> Result<u64, Fault> {
+    let read = read(account, mint)?;
+    if address::same(&read.owner, owner) { Ok(read.amount) } else { Err(Error::TokenAccountWrong.into()) }
+}
+
 /// Checks that a token account of the mint belongs to a wallet.
 pub(crate) fn expect_owner(account: &AccountView, mint: &Bytes, owner: &Bytes) -> Result<(), Fault> {
-    if address::same(&read(account, mint)?.owner, owner) { Ok(()) } else { Err(Error::TokenAccountWrong.into()) }
+    owned(account, mint, owner).map(drop)
 }
 
 /// Checks that a mint is fit to be the network's: 9 decimals, initialised, and nobody can freeze accounts.
@@ -170,6 +176,24 @@ impl DisputeSeeds {
     pub(crate) fn seeds(&self) -> [Seed<'_>; 4] {
         let [prefix, lease, epoch] = seeds::dispute(&self.lease, &self.epoch);
         [Seed::from(prefix), Seed::from(lease), Seed::from(epoch), Seed::from(&self.bump)]
+    }
+}
+
+/// The seeds with which a vesting signs for its vault, kept apart as [`OrderSeeds`].
+pub(crate) struct VestingSeeds {
+    beneficiary: Bytes,
+    n: [u8; 2],
+    bump: [u8; 1],
+}
+
+impl VestingSeeds {
+    pub(crate) fn of(vesting: &Vesting) -> Self {
+        Self { beneficiary: vesting.beneficiary, n: vesting.n.to_le_bytes(), bump: [vesting.bump] }
+    }
+
+    pub(crate) fn seeds(&self) -> [Seed<'_>; 4] {
+        let [prefix, beneficiary, n] = seeds::vesting(&self.beneficiary, &self.n);
+        [Seed::from(prefix), Seed::from(beneficiary), Seed::from(n), Seed::from(&self.bump)]
     }
 }
 
