@@ -16,7 +16,7 @@ pub use atoll_interface::{
     Error as MarketError, arithmetic, capacity, fill, fraud, layout, merkle, network, settlement, stake,
 };
 pub use extension::{EXTENSION_S_MIN, Extension, Shorter, extensions, is_in_vain, stay_behind};
-pub use reader::{At, Market, Network, ReadError, Table, read, read_table};
+pub use reader::{At, Market, Network, ReadError, Table, made, read, read_table};
 
 use crate::address::Address;
 

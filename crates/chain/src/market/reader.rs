@@ -95,7 +95,8 @@ pub fn read_table<T: Rows>(account: &Account) -> Result<At<Table<T, T::Row>>, Re
 
 /// The account, unless somebody only sent lamports to its address: anyone can, before it is made and after it is closed,
 /// and there is still nothing of the market there.
-fn made(account: Option<Account>) -> Option<Account> {
+#[must_use]
+pub fn made(account: Option<Account>) -> Option<Account> {
     account.filter(|account| account.owner != SYSTEM_PROGRAM || !account.data.is_empty())
 }
 

@@ -1,14 +1,20 @@
 //! Reading over RPC what [`super`] talks about, and the one transaction that a worker sends of its own.
+//!
+//! An address can come to lead to another cluster, to a node that lost its accounts, or to several that lag by turns. There
+//! orders are missing, and a worker that believed it would end every pod. So each answer carries its own proof: the
+//! network's parameters and the clock come out of the same state as what was asked for, and a state older than one that
+//! was seen before is not believed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use atoll_chain::market::data::{RESUME, SetAsk};
-use atoll_chain::market::layout::{FleetPage, Lease, SLOT_SUSPENDED, SLOT_USED};
-use atoll_chain::market::{At, Market, Table, fill, instruction, layout, read_table};
-use atoll_chain::{Keypair, Rpc, RpcConfig};
+use atoll_chain::market::layout::{Config, FleetPage, Lease, Order, SLOT_SUSPENDED, SLOT_USED};
+use atoll_chain::market::{At, Market, Table, address, fill, instruction, layout, made, read, read_table};
+use atoll_chain::rpc::Account;
+use atoll_chain::{Keypair, Rpc, RpcConfig, spl};
 use atoll_domain::key::{Digest, PublicKey, SecretKey};
 use atoll_domain::worker::SlotRef;
 
@@ -20,6 +26,8 @@ const ANSWER_MAX: Duration = Duration::from_secs(5);
 const ANSWER_BYTES_MAX: usize = 8 << 20;
 /// How long a transaction of this worker may take.
 const TRANSACTION_MAX: Duration = Duration::from_secs(45);
+/// Most accounts that are asked for at once: 100 are of one state, and two of them prove whose.
+const ACCOUNTS_MAX: usize = 98;
 
 /// A key as `domain` shows it.
 #[must_use]
@@ -56,8 +64,8 @@ pub struct Reader {
     market: Market,
     /// The network that must be there; none when any is fine.
     network: Option<Digest>,
-    /// Whether it was seen there. A chain does not change its network.
-    known: Arc<AtomicBool>,
+    /// The latest clock that was seen, Unix seconds.
+    seen_s: Arc<AtomicI64>,
 }
 
 /// Why a chain is not believed.
@@ -74,6 +82,42 @@ pub enum ReadError {
         /// What should be.
         joined: Digest,
     },
+    /// It carries a copy of the network's accounts and is another cluster.
+    #[error("its cluster is {found}, and the network is on {wanted}")]
+    OtherCluster {
+        /// Its genesis hash.
+        found: PublicKey,
+        /// That of the network's.
+        wanted: PublicKey,
+    },
+    /// It shows an older state than it did before.
+    #[error("it is {0} s behind what it showed before")]
+    Behind(u64),
+    /// Two answers are of two states.
+    #[error("order {0} and its leases were read in two different states")]
+    Torn(PublicKey),
+}
+
+impl ReadError {
+    fn unread(error: impl std::fmt::Display) -> Self {
+        Self::Unread(error.to_string())
+    }
+}
+
+impl From<ReadError> for String {
+    fn from(error: ReadError) -> Self {
+        error.to_string()
+    }
+}
+
+/// Accounts of one state of the chain, or of several that are no older than any before.
+struct Seen {
+    /// In the order asked.
+    accounts: Vec<Option<Account>>,
+    /// The clock, Unix seconds.
+    now_s: i64,
+    /// The genesis hash that the network's parameters name.
+    genesis_hash: PublicKey,
 }
 
 /// How a worker asks the chain at `rpc`.
@@ -99,7 +143,7 @@ impl Reader {
     /// A reader that asks by this client; its settings are best those of [`rpc_config`].
     #[must_use]
     pub fn over(rpc: Rpc) -> Self {
-        Self { market: Market::new(rpc), network: None, known: Arc::default() }
+        Self { market: Market::new(rpc), network: None, seen_s: Arc::new(AtomicI64::new(i64::MIN)) }
     }
 
     /// A reader that believes a chain only when it carries this network.
@@ -108,18 +152,43 @@ impl Reader {
         Self { network: Some(network), ..Self::over(rpc) }
     }
 
-    /// Makes sure, once, that the chain is the one that was meant.
+    /// Makes sure that the chain is the one that was meant.
     ///
     /// # Errors
     /// [`ReadError`].
     pub async fn known(&self) -> Result<(), ReadError> {
-        let Some(joined) = self.network.filter(|_| !self.known.load(Ordering::Relaxed)) else { return Ok(()) };
-        let carries = self.network().await.map_err(ReadError::Unread)?;
-        if carries != joined {
+        self.look(&[]).await.map(drop)
+    }
+
+    /// Reads accounts together with what proves whose state, and how new, they are of.
+    async fn look(&self, wanted: &[atoll_chain::Address]) -> Result<Seen, ReadError> {
+        let mut seen = self.look_once(&wanted[..wanted.len().min(ACCOUNTS_MAX)]).await?;
+        for more in wanted.chunks(ACCOUNTS_MAX).skip(1) {
+            seen.accounts.extend(self.look_once(more).await?.accounts);
+        }
+        Ok(seen)
+    }
+
+    async fn look_once(&self, wanted: &[atoll_chain::Address]) -> Result<Seen, ReadError> {
+        let proof = [spl::CLOCK_SYSVAR, address::config()];
+        let mut accounts = self.market.rpc().accounts(&[&proof, wanted].concat()).await.map_err(ReadError::unread)?;
+        let wanted = accounts.split_off(proof.len());
+        let [Some(clock), config] = accounts.as_slice() else {
+            return Err(ReadError::unread("the node has no clock"));
+        };
+        let clock = spl::Clock::read(&clock.data).ok_or_else(|| ReadError::unread("the node has no clock"))?;
+        let none = atoll_chain::market::ReadError::NoNetwork { expected: "parameters" };
+        let config = config.as_ref().ok_or_else(|| ReadError::unread(none))?;
+        let config = read_table::<Config>(config).map_err(ReadError::unread)?.value.header;
+        let carries = Digest(config.network_root);
+        if let Some(joined) = self.network.filter(|joined| *joined != carries) {
             return Err(ReadError::OtherNetwork { carries, joined });
         }
-        self.known.store(true, Ordering::Relaxed);
-        Ok(())
+        let before_s = self.seen_s.fetch_max(clock.unix_timestamp, Ordering::Relaxed);
+        if clock.unix_timestamp < before_s {
+            return Err(ReadError::Behind(before_s.abs_diff(clock.unix_timestamp)));
+        }
+        Ok(Seen { accounts: wanted, now_s: clock.unix_timestamp, genesis_hash: PublicKey(config.genesis_hash) })
     }
 
     /// The market's accounts.
@@ -131,46 +200,64 @@ impl Reader {
     /// An order with its leases and their slots' keys; none when the chain has no such order.
     ///
     /// # Errors
-    /// What the chain, or the way to it, answered instead.
+    /// What the chain, or the way to it, answered instead; or why that is not believed.
     pub async fn order(&self, order: &PublicKey) -> Result<Option<OrderView>, String> {
-        self.known().await.map_err(|error| error.to_string())?;
-        let words = |error: &dyn std::error::Error| error.to_string();
-        // What time alone decides is written down by the next instruction only; the program sees it already.
-        let Some((found, now_s)) = self.market.order_now(&wire(*order)).await.map_err(|error| words(&error))? else {
-            return Ok(None);
-        };
-        let mut leases = self.market.leases_of(&wire(*order)).await.map_err(|error| words(&error))?;
-        for lease in &mut leases {
-            lease.value.begin(&found);
-        }
-        let mut addresses: Vec<atoll_chain::Address> =
+        self.order_seen(order).await.map_err(String::from)
+    }
+
+    async fn order_seen(&self, order: &PublicKey) -> Result<Option<OrderView>, ReadError> {
+        let mut leases = self.market.leases_of(&wire(*order)).await.map_err(ReadError::unread)?;
+        let mut wanted: Vec<atoll_chain::Address> =
             leases.iter().map(|lease| atoll_chain::Address(lease.value.page)).collect();
-        addresses.sort_unstable();
-        addresses.dedup();
-        let accounts = self.market.rpc().accounts(&addresses).await.map_err(|error| words(&error))?;
+        wanted.sort_unstable();
+        wanted.dedup();
+        wanted.push(wire(*order));
+        let mut seen = self.look(&wanted).await?;
+        let Some(found) = made(seen.accounts.pop().flatten()) else {
+            return self.cluster(seen.genesis_hash).await.map(|()| None);
+        };
+        let found = read::<Order>(&found).map_err(ReadError::unread)?;
+        // What time alone decides is written down by the next instruction only; the program sees it already.
+        let mut now = found.value;
+        now.ripen(seen.now_s);
+        for lease in &mut leases {
+            lease.value.begin(&now);
+        }
         let mut pages = BTreeMap::new();
-        for account in accounts.iter().flatten() {
-            let page = read_table::<FleetPage>(account).map_err(|error| words(&error))?;
+        for account in seen.accounts.iter().flatten() {
+            let page = read_table::<FleetPage>(account).map_err(ReadError::unread)?;
             pages.insert(page.address.0, page.value);
         }
-        let lease = |lease: &At<Lease>| view(lease, pages.get(&lease.value.page));
+        // The leases came out of another answer than the rest. One that is missing there ends a pod as well.
+        if leases.len() != usize::from(now.leases_open) {
+            return Err(ReadError::Torn(*order));
+        }
+        let lease = |lease: &At<Lease>| Some(view(lease, pages.get(&lease.value.page)?));
+        let leases: Option<Vec<LeaseView>> = leases.iter().map(lease).collect();
         Ok(Some(OrderView {
-            renter: PublicKey(found.renter),
+            renter: PublicKey(now.renter),
             // All zero when the wallet posted it.
-            budget: (found.budget != [0; 32]).then_some(PublicKey(found.budget)),
-            spec_root: Digest(found.spec_root),
-            leases: leases.iter().map(lease).collect(),
-            now_s,
+            budget: (now.budget != [0; 32]).then_some(PublicKey(now.budget)),
+            spec_root: Digest(now.spec_root),
+            leases: leases.ok_or(ReadError::Torn(*order))?,
+            now_s: seen.now_s,
         }))
+    }
+
+    /// Makes sure that the node is on the cluster that the network's parameters name: that something is missing ends pods,
+    /// and whoever copies a network's accounts to another cluster does not copy every order.
+    async fn cluster(&self, wanted: PublicKey) -> Result<(), ReadError> {
+        let found = PublicKey(self.market.rpc().genesis_hash().await.map_err(ReadError::unread)?.0);
+        if found == wanted { Ok(()) } else { Err(ReadError::OtherCluster { found, wanted }) }
     }
 
     /// A worker's slot; none when the page or the slot is not in use.
     ///
     /// # Errors
-    /// What the chain, or the way to it, answered instead.
+    /// What the chain, or the way to it, answered instead; or why that is not believed.
     pub async fn slot(&self, at: SlotRef) -> Result<Option<SlotView>, String> {
-        self.known().await.map_err(|error| error.to_string())?;
-        let page = self.market.page(&wire(at.page)).await.map_err(|error| error.to_string())?;
+        let page = made(self.look(&[wire(at.page)]).await?.accounts.pop().flatten());
+        let page = page.as_ref().map(read_table::<FleetPage>).transpose().map_err(|error| error.to_string())?;
         let slot = page.and_then(|page| page.value.rows.get(usize::from(at.slot)).copied());
         Ok(slot.filter(|slot| slot.flags & SLOT_USED != 0).map(|slot| SlotView {
             device_key: PublicKey(slot.device_key),
@@ -204,7 +291,7 @@ impl Reader {
     }
 }
 
-fn view(lease: &At<Lease>, page: Option<&Table<FleetPage, layout::Slot>>) -> LeaseView {
+fn view(lease: &At<Lease>, page: &Table<FleetPage, layout::Slot>) -> LeaseView {
     let held = |(number, slot): (usize, &layout::Slot)| {
         let live = fill::bit(&lease.value.bitmap, number) && slot.flags & SLOT_USED != 0;
         live.then(|| Some((u16::try_from(number).ok()?, PublicKey(slot.device_key)))).flatten()
@@ -214,7 +301,7 @@ fn view(lease: &At<Lease>, page: Option<&Table<FleetPage, layout::Slot>>) -> Lea
         page: PublicKey(lease.value.page),
         mask: lease.value.mask,
         end_s: lease.value.end,
-        slots: page.map(|page| page.rows.iter().enumerate().filter_map(held).collect()).unwrap_or_default(),
+        slots: page.rows.iter().enumerate().filter_map(held).collect(),
     }
 }
 
@@ -235,8 +322,7 @@ mod tests {
         let rows = vec![slot(10, SLOT_USED), slot(11, SLOT_USED | SLOT_SUSPENDED), slot(12, 0)];
         let page = Table { header: FleetPage::new(), rows };
         let at = At { address: atoll_chain::Address([7; 32]), value: lease };
-        let seen = view(&at, Some(&page));
+        let seen = view(&at, &page);
         assert_eq!((seen.lease, seen.end_s, seen.slots), (PublicKey([7; 32]), 70, vec![(1, PublicKey([11; 32]))]));
-        assert!(view(&at, None).slots.is_empty());
     }
 }
