@@ -230,7 +230,7 @@ impl Adoptions {
     /// No order on the chain: it was never posted, or it is closed for good.
     async fn without_order(&self, found: &Job) -> anyhow::Result<()> {
         let control = &self.control;
-        if chain::order_is_closed(control, found).await? || chain::renters_executed(control, found).await? {
+        if chain::order_is_closed(control, found).await? {
             if found.now.terms.is_none() {
                 let reason = "its order was closed while the operator's store was lost; what it held was refunded";
                 let at = control.now();
@@ -251,6 +251,10 @@ impl Adoptions {
                     row.ended = row.ended.or(Some(at));
                 })
                 .await;
+        }
+        if chain::renters_show(control, found).await? {
+            // It was posted a moment ago: it shows soon, or is missing in a final state.
+            return Ok(());
         }
         // As far as anybody knows it is on its way: `order` sends it again, which the chain takes once.
         self.go_on(found, |_| {}).await

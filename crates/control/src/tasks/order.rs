@@ -1,6 +1,7 @@
 //! Brings a job's order to the chain: sends the renter's signed transaction and waits until the order stands.
 //!
-//! The server cannot change the transaction. It lands once, or its blockhash expires and nothing was charged.
+//! The server cannot change the transaction. It lands once, or its blockhash expires and nothing was charged. Whoever has
+//! the bytes may bring them there, so no node's word ends a job here, only the chain's final state.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,12 +42,26 @@ impl Orders {
         }
         // Before money moves: what would be needed to run the job if the store were lost.
         adopt::keep(&self.control, &found).await?;
-        match chain::send_renters(&self.control, &found).await? {
+        let standing = chain::send_renters(&self.control, &found).await?;
+        match standing.sent {
+            // Its renter may close it at any time, also before it was ever seen here.
+            Sent::Confirmed if chain::order_is_closed(&self.control, &found).await? => {
+                self.over(&found, "its order was closed before it was filled, and what it held refunded".into()).await
+            }
             // The next run sees the order, or asks again.
-            Sent::Confirmed | Sent::Waiting => Ok(()),
+            Sent::Confirmed | Sent::Waiting => self.waits(&found, standing.said).await,
             Sent::Failed(reason) => self.never_posted(&found, &reason).await,
             Sent::Expired => self.never_posted(&found, "its transaction expired before the chain took it").await,
         }
+    }
+
+    /// What the chain's node has against the transaction now is told and not believed.
+    async fn waits(&self, found: &Job, said: Option<String>) -> anyhow::Result<()> {
+        let Some(said) = said else { return Ok(()) };
+        let reason =
+            format!("the chain's node does not take its order now: {said}; it is sent until it can land no more");
+        job::change(&self.control, found, |job| job.reason = reason).await?;
+        Ok(())
     }
 
     async fn never_posted(&self, found: &Job, reason: &str) -> anyhow::Result<()> {

@@ -72,7 +72,7 @@ impl Placements {
         if !chain::order_is_closed(control, job).await? {
             return Ok(());
         }
-        let sent = chain::send_renters(control, job).await?;
+        let sent = chain::send_renters(control, job).await?.sent;
         // Of an order that has had leases for long, a node of the chain may have forgotten how it was posted.
         if sent == Sent::Confirmed || (sent != Sent::Waiting && !job.now.leases.is_empty()) {
             job::end(control, job, JobOutcome::Failed, "its order was closed, and what it held refunded").await?;

@@ -106,6 +106,52 @@ async fn a_chain_s_node_that_is_away_when_a_job_comes_leaves_it_waiting_and_the_
     assert_eq!(client.jobs().await.unwrap().len(), 1);
 }
 
+/// A node that lags by a slot or two, as one behind a balancer does, has not seen the blockhash of what was just signed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_order_that_a_node_which_lags_does_not_take_is_sent_until_it_lands() {
+    let (net, operator, hands, gate) = network(1).await;
+    let draft = net.draft(&operator, 1, 3600).await;
+    for way in [Way::Lags, Way::Denies] {
+        gate.set(way);
+        if way == Way::Lags {
+            net.submit(&operator.client(&net).await, &draft, 1).await;
+        }
+        until("it was sent again and again", || async { gate.refused() >= 4 }).await;
+    }
+    let client = operator.client(&net).await;
+    let job = client.jobs().await.unwrap().remove(0);
+    assert_eq!(job.state, JobState::Ordering, "no node's word ends an accepted job: {}", job.reason);
+    assert!(job.reason.contains("does not take its order now"), "{}", job.reason);
+    gate.set(Way::Open);
+    let case = Case { net, operator, hands, draft, job: job.job };
+    case.runs().await;
+    assert_eq!(case.finish().await.leases.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_order_that_its_renter_posted_and_closed_before_it_was_seen_is_over() {
+    let (net, operator, _hands, gate) = network(1).await;
+    let draft = net.draft(&operator, 1, 3600).await;
+    gate.set(Way::Swallows);
+    let job = net.submit(&operator.client(&net).await, &draft, 1).await.job;
+    until("the node has it", || async { !gate.swallowed().is_empty() }).await;
+    gate.set(Way::Away);
+    let wallet = atoll_chain::Keypair::from_seed(&net.renter.seed());
+    let renter = wallet.address();
+    let posted = atoll_chain::SignedTransaction::from_bytes(draft.transaction.clone()).unwrap();
+    let height = net.rpc.block_height().await.unwrap() + 100;
+    net.rpc.send(&posted).await.unwrap();
+    net.rpc.confirm(&posted, height, Duration::from_secs(20)).await.unwrap();
+    let order = atoll_chain::Address(draft.order.0);
+    let close = atoll_chain::market::instruction::close_order(renter, order, net.purse(renter), renter, None);
+    net.rpc.execute(&[close], &wallet, &[], Duration::from_secs(20)).await.unwrap();
+    gate.set(Way::Open);
+    let row = operator.wait("it is over", job, |row| row.now.state.is_final()).await;
+    assert_eq!(row.now.state, JobState::Failed);
+    assert!(row.now.reason.contains("its order was closed"), "{}", row.now.reason);
+    assert_eq!(net.balance(net.renters()).await, crate::whole::PURSE);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn blockhashes_expire_under_load_and_what_is_signed_anew_is_done_once() {
     const JOBS: u8 = 4;

@@ -334,34 +334,46 @@ fn renters_key(job: &Job) -> String {
     format!("post_order/{}", job.order)
 }
 
-/// Sends the renter's own transaction, which nobody here can change or sign again, and follows it until the chain has
-/// taken it, refused it, or can no longer take it.
+/// Sends the renter's own transaction, which nobody here can change or sign again, and looks what became of it. Only what
+/// the chain's final state says is believed ([`outbox::relay`]): a node that lags by a slot does not know its blockhash yet,
+/// and the bytes may have arrived all the same.
 ///
 /// # Errors
 /// When store or chain fail: then nothing is known, and it is asked again.
-pub async fn send_renters(control: &Control, job: &Job) -> anyhow::Result<Sent> {
+pub async fn send_renters(control: &Control, job: &Job) -> anyhow::Result<Standing> {
     let key = renters_key(job);
-    match control.store.chain_tx(&key).await? {
-        Some(row) => match row.state {
-            ChainTxState::Pending => outbox::follow(control, &row, false).await,
-            ChainTxState::Confirmed => outbox::look_again(control, &row).await,
-            ChainTxState::Failed => Ok(Sent::Failed(row.error)),
-            ChainTxState::Expired => Ok(Sent::Expired),
-        },
+    let row = match control.store.chain_tx(&key).await? {
+        Some(row) => row,
         None => {
             let transaction = SignedTransaction::from_bytes(job.order_tx.clone())?;
             let last_valid_height = control.rpc.block_height().await?.saturating_add(RENTERS_BLOCKS);
             let row = outbox::row(control, key, Some(job.id), &transaction, last_valid_height);
-            outbox::send_first(control, &row).await
+            control.store.chain_tx_put(&row).await?
         }
+    };
+    let over = |sent| Ok(Standing { sent, said: None });
+    match row.state {
+        ChainTxState::Failed => return over(Sent::Failed(row.error)),
+        ChainTxState::Expired => return over(Sent::Expired),
+        ChainTxState::Pending | ChainTxState::Confirmed => {}
     }
+    let standing = outbox::relay(control, &row).await?;
+    match (row.state, &standing.sent) {
+        // A fork took back what had been seen.
+        (ChainTxState::Confirmed, Sent::Failed(_) | Sent::Expired) => {
+            control.store.chain_tx_gone(&row.signature).await?;
+        }
+        (ChainTxState::Pending, sent) => outbox::remember(control, &row.signature, sent).await?,
+        _ => {}
+    }
+    Ok(standing)
 }
 
-/// Whether the renter's transaction was executed without error, as far as the chain's node remembers.
+/// Whether the renter's transaction shows as executed, and be it on a fork that may lose.
 ///
 /// # Errors
 /// When the chain does not answer.
-pub async fn renters_executed(control: &Control, job: &Job) -> anyhow::Result<bool> {
+pub async fn renters_show(control: &Control, job: &Job) -> anyhow::Result<bool> {
     let transaction = SignedTransaction::from_bytes(job.order_tx.clone())?;
     let status = control.rpc.status(&transaction.signature()).await?;
     Ok(status.is_some_and(|status| status.error.is_none()))

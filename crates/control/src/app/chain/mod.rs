@@ -11,12 +11,12 @@ mod read;
 pub use ask::{
     For, Group, close_lease, close_order, collect_fees, epoch_pays, epoch_stands, extend_lease, extension_known,
     extension_order, fill, fill_under_way, groups, is_extension, keep_extension, next_epoch, post_epoch, release,
-    release_expired, renters_executed, renters_landed, send_extension, send_renters, settle,
+    release_expired, renters_landed, renters_show, send_extension, send_renters, settle,
 };
 pub use outbox::{Sent, Standing};
 pub use read::{
-    LiveSlot, active_slots, lease, leases, leases_under, live_slots, live_slots_of, order, order_is_closed, order_now,
-    orders, page_of, read_market, shorter_leases, terms, time,
+    LiveSlot, active_slots, lease, leases, leases_under, live_slots, live_slots_of, order, order_for_good,
+    order_is_closed, order_now, orders, page_of, read_market, shorter_leases, terms, time,
 };
 
 use atoll_domain::key::PublicKey;

@@ -161,13 +161,17 @@ pub(super) async fn look_again(control: &Control, row: &ChainTx) -> anyhow::Resu
     Ok(sent)
 }
 
+/// Whether a trial run failed for no fault of what is asked: another node of this store may have handed it over meanwhile,
+/// or the chain's node lags and has not seen its blockhash yet.
+const fn says_nothing(kind: &FailureKind) -> bool {
+    matches!(kind, FailureKind::AlreadyProcessed | FailureKind::BlockhashNotFound)
+}
+
 async fn hand_over(control: &Control, row: &ChainTx, fresh: bool) -> anyhow::Result<Sent> {
     let transaction = SignedTransaction::from_bytes(row.bytes.clone())?;
     let refused = match control.rpc.send(&transaction).await {
         Ok(()) => None,
-        // Another node of this store may have handed it over meanwhile.
-        Err(RpcError::Failed(failure)) if failure.kind == FailureKind::AlreadyProcessed => None,
-        // A trial run failed: for what it asks, or because the node has not seen its blockhash yet.
+        Err(RpcError::Failed(failure)) if says_nothing(&failure.kind) => None,
         Err(RpcError::Failed(failure)) => Some(failure.to_string()),
         Err(RpcError::Refused { message, .. }) => {
             tracing::debug!(key = row.key, message, "the node does not take the transaction; its status tells");

@@ -1,8 +1,8 @@
 //! Reading: typed accounts from the market's reader, as the program would see them now.
 
 use atoll_chain::market::{At, Market, Network, Shorter, Table as Rows};
-use atoll_chain::rpc::Commitment;
-use atoll_chain::{market as program, spl};
+use atoll_chain::rpc::{Commitment, Status};
+use atoll_chain::{SignedTransaction, market as program, spl};
 use atoll_domain::id::WorkerId;
 use atoll_domain::key::{Address, PublicKey};
 use atoll_domain::money::UsdMicrosPerHour;
@@ -65,22 +65,46 @@ pub async fn order_now(control: &Control, address: &Address) -> anyhow::Result<O
 }
 
 /// Whether an order that stood is closed for good. A node that lags may not have it yet, so its absence counts only in
-/// a finalized state that is later than the order's own beginning; order and clock are read from one state.
+/// a finalized state that is later than the order's own beginning. Of a job that never saw its order, that is where its
+/// renter's transaction did it.
 ///
 /// # Errors
 /// When the chain does not answer.
 pub async fn order_is_closed(control: &Control, job: &Job) -> anyhow::Result<bool> {
-    let Some(terms) = job.now.terms else { return Ok(false) };
-    // On another cluster every order is missing.
+    let landed = match job.now.terms {
+        Some(_) => None,
+        None => match landed_for_good(control, job).await? {
+            Some(slot) => Some(slot),
+            None => return Ok(false),
+        },
+    };
+    let Some((stands, clock)) = order_for_good(control, &job.order).await? else { return Ok(false) };
+    let later = job.now.terms.is_none_or(|terms| clock.unix_timestamp > terms.posted_at)
+        && landed.is_none_or(|slot| clock.slot >= slot);
+    Ok(!stands && later)
+}
+
+/// Whether an order stands, and when, in a state that cannot be undone; none when another cluster is behind the URL, where
+/// every order is missing. Order and clock are read from one state.
+///
+/// # Errors
+/// When the chain does not answer.
+pub async fn order_for_good(control: &Control, order: &Address) -> anyhow::Result<Option<(bool, spl::Clock)>> {
     if network::check(network::cluster(control).await?, None, control.store.network().await?).is_err() {
-        return Ok(false);
+        return Ok(None);
     }
-    let both = [at(&job.order), spl::CLOCK_SYSVAR];
-    let found = control.rpc.at(Commitment::Finalized).accounts(&both).await?;
-    let [order, Some(clock)] = found.as_slice() else { return Ok(false) };
+    let found = control.rpc.at(Commitment::Finalized).accounts(&[at(order), spl::CLOCK_SYSVAR]).await?;
+    let [order, Some(clock)] = found.as_slice() else { return Ok(None) };
     let stands = order.as_ref().is_some_and(|order| order.owner == program::PROGRAM_ID);
-    let clock = spl::Clock::read(&clock.data);
-    Ok(!stands && clock.is_some_and(|clock| clock.unix_timestamp > terms.posted_at))
+    Ok(spl::Clock::read(&clock.data).map(|clock| (stands, clock)))
+}
+
+/// The slot in which the renter's transaction posted the order, if no fork can take that back, as far as the chain's node
+/// remembers.
+async fn landed_for_good(control: &Control, job: &Job) -> anyhow::Result<Option<u64>> {
+    let status = control.rpc.status(&SignedTransaction::from_bytes(job.order_tx.clone())?.signature()).await?;
+    let done = |status: &Status| status.error.is_none() && status.commitment == Commitment::Finalized;
+    Ok(status.filter(done).map(|status| status.slot))
 }
 
 /// Every order on the chain, and the cluster's clock by which they are seen, Unix seconds.

@@ -395,7 +395,7 @@ impl Net {
 /// A signed job with its order, not submitted.
 pub(crate) struct Draft {
     signed: SignedSpec,
-    transaction: Vec<u8>,
+    pub(crate) transaction: Vec<u8>,
     pub(crate) order: PublicKey,
     nonce: u64,
     /// Who signed it, and seals its submission.
