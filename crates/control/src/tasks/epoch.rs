@@ -4,14 +4,14 @@
 //! Leaves are written to the store before the root is posted, so that what was attested can always be shown. An epoch in
 //! which nothing changed is not posted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use atoll_domain::id::PodId;
 use atoll_domain::key::{Address, Digest, sha256};
 use atoll_domain::meter::{Observation, SignedUsage, served_seconds};
-use atoll_interface::layout::Lease;
+use atoll_interface::layout::{LEASE_FINAL, Lease};
 use atoll_interface::merkle::FLAG_FINAL;
 use atoll_interface::network::epoch_at;
 
@@ -24,6 +24,8 @@ use crate::store::rows::{Epoch, EpochLeaf, Job, Pod, Stray};
 /// How long after a lease's end its pods may take to stop before its last leaf is written without them: a worker stops
 /// them by itself 30 s after the end. One that says for ever that it runs must not hold up the order.
 const STOP_S: i64 = 30;
+/// Epochs that are remembered to stand: of more, the oldest are asked for again.
+const STAND_MAX: usize = 1_000;
 
 pub(super) struct Epochs {
     control: Arc<Control>,
@@ -31,8 +33,9 @@ pub(super) struct Epochs {
     kept: Option<u64>,
     /// The latest epoch of which another root is kept: this one is not voted on.
     refused: Option<u64>,
-    /// The latest epoch whose root is known to stand for good. Until then its vote is looked at again in each run.
-    stands: Option<u64>,
+    /// The newest epochs whose roots are known to stand for good. Until then the latest one's vote is looked at again in each
+    /// run, and what was final in an earlier one is attested again.
+    stand: BTreeSet<u64>,
 }
 
 /// What the worker claims of a pod and this operator saw of it.
@@ -72,7 +75,7 @@ struct Served {
 
 impl Epochs {
     pub(super) fn new(control: &Arc<Control>) -> Self {
-        Self { control: Arc::clone(control), kept: None, refused: None, stands: None }
+        Self { control: Arc::clone(control), kept: None, refused: None, stand: BTreeSet::new() }
     }
 
     /// Open jobs whose leases are attested.
@@ -85,7 +88,7 @@ impl Epochs {
     /// Keeps an epoch's leaves beside the store, then votes for its root. The note decides: an epoch has one, and a store
     /// that came back old under a node that runs gives a root that its key must not sign.
     async fn post(&mut self, epoch: &Epoch) -> anyhow::Result<Sent> {
-        if self.stands == Some(epoch.index) {
+        if self.stand.contains(&epoch.index) {
             return Ok(Sent::Confirmed);
         }
         let refused = || Ok(Sent::Failed("another root of this epoch is kept".into()));
@@ -101,17 +104,33 @@ impl Epochs {
             self.kept = Some(epoch.index);
         }
         let sent = chain::post_epoch(&self.control, epoch).await?;
-        if sent == Sent::Confirmed && chain::epoch_stands(&self.control, epoch).await? {
-            self.stands = Some(epoch.index);
+        if sent == Sent::Confirmed {
+            self.stands(epoch).await?;
         }
         Ok(sent)
     }
 
-    /// The leaf of every lease that has a clock, from what was seen of its pods. What is final already is left out: it is
-    /// attested once, so that its root comes out of its hold however busy the market is. `redo` is an epoch that the chain
+    /// Whether an epoch's root stands for good.
+    async fn stands(&mut self, epoch: &Epoch) -> anyhow::Result<bool> {
+        if self.stand.contains(&epoch.index) {
+            return Ok(true);
+        }
+        let stands = chain::epoch_stands(&self.control, epoch).await?;
+        if stands {
+            self.stand.insert(epoch.index);
+        }
+        while self.stand.len() > STAND_MAX {
+            self.stand.pop_first();
+        }
+        Ok(stands)
+    }
+
+    /// The leaf of every lease that has a clock, from what was seen of its pods. What is final under a root that stands for
+    /// good is left out, so that this root comes out of its hold however busy the market is. Until then a fork may take the
+    /// vote back, and a key that has voted on a later epoch can never give it again. `redo` is an epoch that the chain
     /// refused: what stood in it is attested again.
     async fn leaves_of(
-        &self,
+        &mut self,
         leases: Vec<(Address, Lease)>,
         pods: &[Metered],
         carried: &BTreeMap<Address, u64>,
@@ -126,14 +145,20 @@ impl Epochs {
             let epoch = self.control.store.epoch_with_lease(&address).await?;
             let again = epoch.as_ref().is_some_and(|epoch| Some(epoch.index) == redo);
             let last = epoch.as_ref().and_then(|epoch| epoch.leaves.iter().find(|leaf| leaf.lease == address));
-            if last.is_some_and(|last| last.flags & FLAG_FINAL != 0) && !again {
+            let closing = last.filter(|last| closes(last, &lease) && !again);
+            if let (Some(epoch), Some(last)) = (&epoch, closing) {
+                if lease.flags & LEASE_FINAL == 0 && !self.stands(epoch).await? {
+                    leaves.insert(address, last.clone());
+                }
                 continue;
             }
             let mut served = self.served(address, pods);
             served.carried = carried.get(&address).copied().unwrap_or_default();
             let leaf = leaf(address, &lease, &served, last, now)?;
-            changed |=
-                again || last.is_none_or(|last| (last.device_seconds, last.flags) != (leaf.device_seconds, leaf.flags));
+            // One that was final and closes the lease no more is from before a fork that took its release back.
+            changed |= again
+                || leaf.flags & FLAG_FINAL != 0
+                || last.is_none_or(|last| (last.device_seconds, last.flags) != (leaf.device_seconds, leaf.flags));
             leaves.insert(address, leaf);
         }
         Ok(changed)
@@ -177,6 +202,11 @@ fn leaf(
         flags: if is_final { FLAG_FINAL } else { 0 },
         slots_root: slots_root(&served.seconds_by_slot),
     })
+}
+
+/// Whether the program closes a lease on a leaf once that is booked.
+fn closes(leaf: &EpochLeaf, lease: &Lease) -> bool {
+    leaf.flags & FLAG_FINAL != 0 && lease.devices_live == 0 && leaf.until >= lease.last_second()
 }
 
 /// Commits the seconds of each slot: SHA-256 over (slot u16 ‖ seconds u64), little-endian, in order. Verdicts join when
@@ -291,6 +321,16 @@ mod tests {
         assert_eq!(flags(&released(1_051), true, 1_050), 0);
         assert_eq!(flags(&released(1_051), true, 1_051), FLAG_FINAL);
         assert_eq!(flags(&released(2_500), true, 2_000), FLAG_FINAL, "it had ended before");
+    }
+
+    #[test]
+    fn a_final_leaf_closes_no_lease_that_was_released_again_later() {
+        let last = leaf(AT, &released(1_051), &served(9, true), None, 1_060).unwrap();
+        assert!(closes(&last, &released(1_051)) && closes(&last, &released(1_060)));
+        assert!(!closes(&last, &released(1_061)), "a fork took the release back, and it came again");
+        assert!(!closes(&last, &lease()), "and here not yet");
+        let before = leaf(AT, &released(1_051), &served(9, false), None, 1_060).unwrap();
+        assert!(!closes(&before, &released(1_051)), "its pods were not over");
     }
 
     #[test]

@@ -3,10 +3,13 @@
 
 use std::time::Duration;
 
+use atoll_api::client::Sealing;
 use atoll_chain::Address;
 use atoll_chain::market::Market;
 use atoll_chain::rpc::Commitment;
+use atoll_control::store::rows::{ChainTxState, Epoch};
 use atoll_domain::job::JobState;
+use atoll_domain::key::PublicKey;
 use atoll_interface::layout::{Lease, Order};
 use serde_json::json;
 
@@ -67,11 +70,21 @@ enum Fork {
 }
 
 async fn network() -> (Net, crate::whole::Operator, Vec<crate::whole::Hand>) {
+    network_of(1).await
+}
+
+/// With so many workers of one device.
+async fn network_of(devices: u8) -> (Net, crate::whole::Operator, Vec<crate::whole::Hand>) {
     let net = Net::start().await;
     net.misbehave(json!({ "finality": { "confirmedSlots": CONFIRMED, "finalizedSlots": FINAL } })).await;
     let operator = net.operator(1, "0/1").await;
-    let hands = vec![net.hand(1).await];
-    hands[0].link(&operator);
+    let mut hands = Vec::new();
+    for n in 1..=devices {
+        hands.push(net.hand(n).await);
+    }
+    for hand in &hands {
+        hand.link(&operator);
+    }
     Case::linked(&operator, &hands).await;
     (net, operator, hands)
 }
@@ -167,4 +180,70 @@ async fn an_order_that_a_fork_takes_back_is_sent_again_while_it_can_land_and_cos
     assert!(case.net.order(&draft.order).await.is_none());
     assert_eq!(case.net.balance(case.net.renters()).await, before);
     assert_eq!(case.net.tokens_everywhere().await, case.net.supply().await, "no token is nowhere");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_last_leaf_whose_vote_a_fork_takes_back_is_attested_again_under_the_next_one() {
+    let (net, operator, _hands) = network_of(2).await;
+    let client = operator.client(&net).await;
+    let (lasting, draft) = (net.draft(&operator, 1, 3600).await, net.draft(&operator, 1, 3600).await);
+    let other = net.submit(&client, &lasting, 1).await.job;
+    let job = net.submit(&client, &draft, 1).await.job;
+    operator.wait_state(other, JobState::Running).await;
+    operator.wait_state(job, JobState::Running).await;
+    let order = Address(draft.order.0);
+    until("something is booked", || async {
+        net.market().leases_of(&order).await.unwrap()[0].value.device_seconds_paid > 0
+    })
+    .await;
+    // From here on nothing is final for longer than five epochs.
+    net.misbehave(json!({ "finality": { "confirmedSlots": CONFIRMED, "finalizedSlots": 60 } })).await;
+    let seal = Sealing { wallet: &net.renter, now: net.clock.time(), nonce: [9; 16], idempotency_key: "stop" };
+    client.stop(job, &seal).await.unwrap();
+    let lease = net.market().leases_of(&order).await.unwrap()[0].address;
+    let store = &operator.control().store;
+    let newest = async || store.epoch_with_lease(&PublicKey(lease.0)).await.unwrap();
+    let is_last = |epoch: &Epoch| epoch.leaves.iter().any(|leaf| leaf.lease.0 == lease.0 && leaf.flags & 1 != 0);
+    until("its last leaf is written", || async { newest().await.as_ref().is_some_and(is_last) }).await;
+    let last = newest().await.unwrap().index;
+    let vote = async |epoch: u64| store.chain_tx(&format!("post_epoch/{epoch}")).await.unwrap();
+    until("a later epoch is voted on", || async {
+        let latest = store.epoch_latest().await.unwrap().unwrap().index;
+        latest > last && vote(latest).await.is_some_and(|vote| vote.state == ChainTxState::Confirmed)
+    })
+    .await;
+    // Both votes are taken back, and what was before them stays.
+    let signature = vote(last).await.unwrap().signature.parse().unwrap();
+    let voted_at = net.rpc.status(&signature).await.unwrap().unwrap().slot;
+    let slots = net.rpc.at(Commitment::Processed).slot().await.unwrap() - voted_at + 1;
+    net.misbehave(json!({ "rollBack": { "slots": slots } })).await;
+    assert!(net.rpc.status(&signature).await.unwrap().is_none(), "the vote is gone");
+    net.misbehave(json!({ "finality": { "confirmedSlots": CONFIRMED, "finalizedSlots": FINAL } })).await;
+    net.clock.pass(BLOCKHASH_LIFE);
+    operator.wait_state(job, JobState::Stopped).await;
+    assert!(net.order(&draft.order).await.is_none(), "the order is closed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_store_that_is_lost_while_its_order_is_only_processed_fails_no_job() {
+    let (net, mut operator, hands) = network().await;
+    let draft = net.draft(&operator, 1, 3600).await;
+    net.misbehave(json!({ "finality": { "confirmedSlots": 100, "finalizedSlots": 120 } })).await;
+    let job = net.submit(&operator.client(&net).await, &draft, 1).await.job;
+    until("its order shows", || async { Shown::at(&net, &draft, Commitment::Processed).await.has(Step::Post) }).await;
+    operator.kill().await;
+    operator.lose_store();
+    operator.start().await;
+    let began = tokio::time::Instant::now();
+    until("it is known again, and was looked at", || async {
+        let row = operator.control().store.job(job).await.unwrap();
+        let over = row.as_ref().is_some_and(|row| row.now.state.is_final());
+        assert!(!over, "an order that shows is not closed: {:?}", row.map(|row| row.now.reason));
+        row.is_some() && began.elapsed() > Duration::from_secs(5)
+    })
+    .await;
+    net.misbehave(json!({ "finality": { "confirmedSlots": 0, "finalizedSlots": 0 } })).await;
+    let case = Case { net, operator, hands, draft, job };
+    case.runs().await;
+    assert_eq!(case.finish().await.leases.len(), 1);
 }
