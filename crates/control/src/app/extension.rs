@@ -116,6 +116,7 @@ pub async fn accept(control: &Control, request: &Request) -> Result<ExtensionVie
             format!("{} has ended ({}), and what it did not use is refunded: submit it again", job.id, job.now.state);
         return Err(ApiError::new(Code::CannotBeExtended, message));
     }
+    one_at_a_time(control, &request.order).await?;
     let now = chain::time(control).await.map_err(unread)?;
     let extension = check(&transaction, &request.order, &order, now).map_err(|why| misfit(&why))?;
     let mut refusals = who_stays(control, &request.order, &order, &extension, now).await?;
@@ -196,6 +197,21 @@ fn read(body: &ExtendOrder) -> Result<Vec<u8>, ApiError> {
 
 fn misfit(why: &Misfit) -> ApiError {
     ApiError::new(Code::BadExtension, format!("{why}; nothing was sent"))
+}
+
+/// Refuses an extension while another one of its order is on its way: each is sent again and again, and one wallet must not
+/// have thousands sent before anybody else's. Two that come at one moment may both pass.
+async fn one_at_a_time(control: &Control, order: &Address) -> Result<(), ApiError> {
+    let pending = control.store.chain_txs_pending().await?;
+    let other = pending.iter().find(|row| chain::is_extension(row) && chain::extension_order(row) == Some(*order));
+    other.map_or(Ok(()), |row| {
+        let message = format!(
+            "another extension of this order is on its way ({}): wait until the chain has taken it for good, or can no \
+             longer take it; that is less than two minutes",
+            row.signature
+        );
+        Err(ApiError::new(Code::CannotBeExtended, message))
+    })
 }
 
 fn reused() -> ApiError {

@@ -8,7 +8,7 @@
 //! What any operator may do, each does at its own time, by its key and the order, so that not all send the same at once.
 //! There is no receipt then: only the renter's own operator has the specification.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,8 +21,11 @@ use crate::app::chain::{self, Sent};
 use crate::control::Control;
 use crate::store::rows::{EpochLeaf, Stray};
 
-/// How long strays of an order that is not on the chain are kept: a node of the chain that lags is not believed at once.
+/// For how long an order must have been missing, as this node watched, before its strays are forgotten: a node of the chain
+/// that lags, or another cluster, is not believed.
 const FORGET_AFTER: Duration = Duration::from_secs(600);
+/// Most orders of one run whose absence is looked at for good.
+const FORGET_MAX: usize = 20;
 
 /// How often the chain's orders are looked through, however many signals come.
 const SCAN_PERIOD: Duration = Duration::from_secs(2);
@@ -67,7 +70,7 @@ const fn over_at(order: &Order) -> i64 {
 pub(super) fn due(order: &Order, lease: &Lease, now: i64, times: Times) -> Due {
     let late = over_at(order).saturating_add(times.grace);
     let stalled = lease.released_at.saturating_add(times.stall).saturating_add(times.turn);
-    if !order.is_over(now) || now < late {
+    if !may_be_due(order, now, times) {
         Due::Nothing
     } else if lease.devices_live > 0 {
         Due::Release
@@ -97,6 +100,11 @@ pub(super) fn turn_s(node: &PublicKey, order: &Address, among: i64) -> i64 {
     i64::try_from(number % among).unwrap_or_default()
 }
 
+/// Whether anything at all can be due of an order at `now`: it is over, and its own operator had its time. Pure.
+fn may_be_due(order: &Order, now: i64, times: Times) -> bool {
+    order.is_over(now) && now >= over_at(order).saturating_add(times.grace)
+}
+
 /// Whether no open job of this operator runs under an order.
 pub(super) async fn is_nobodys(control: &Control, order: &Address) -> anyhow::Result<bool> {
     let job = control.store.job_by_order(order).await?;
@@ -113,12 +121,17 @@ pub(super) struct Attestable {
 /// else may have.
 pub(super) async fn attestable(control: &Control, now: i64) -> anyhow::Result<Vec<Attestable>> {
     let mut found = Vec::new();
-    for address in control.store.stray_orders().await? {
-        if !is_nobodys(control, &address).await? {
+    let seen = control.store.stray_orders().await?;
+    if seen.is_empty() {
+        return Ok(found);
+    }
+    let orders: BTreeMap<Address, Order> = chain::orders(control).await?.0.into_iter().collect();
+    for address in seen {
+        let Some(order) = orders.get(&address).copied() else { continue };
+        let Some(times) = times(control, &address) else { return Ok(Vec::new()) };
+        if order.leases_open == 0 || !may_be_due(&order, now, times) || !is_nobodys(control, &address).await? {
             continue;
         }
-        let Some(times) = times(control, &address) else { return Ok(Vec::new()) };
-        let Some(order) = chain::order(control, &address).await? else { continue };
         let strays = control.store.strays_of(&address).await?;
         let mut leases = chain::leases_under(control, &address, &order).await?;
         leases.retain(|(lease_at, lease)| {
@@ -138,20 +151,24 @@ pub(super) struct Orphans {
     scanned: Option<UnixMs>,
     /// When leases of orders were last lengthened, by order.
     followed: BTreeMap<Address, UnixMs>,
+    /// Orders of strays that are not on the chain, since when this node knows: by its own clock and by the chain's.
+    missing: BTreeMap<Address, (UnixMs, i64)>,
 }
 
 impl Orphans {
     pub(super) fn new(control: &Arc<Control>) -> Self {
-        Self { control: Arc::clone(control), scanned: None, followed: BTreeMap::new() }
+        Self { control: Arc::clone(control), scanned: None, followed: BTreeMap::new(), missing: BTreeMap::new() }
     }
 
     async fn step(&self, address: &Address, order: &Order, now: i64) -> anyhow::Result<()> {
         let control = &self.control;
         let Some(times) = times(control, address) else { return Ok(()) };
-        if !is_nobodys(control, address).await? {
+        // One renter with many small orders must not have every operator ask the chain about each of them for nothing.
+        if !may_be_due(order, now, times) || !is_nobodys(control, address).await? {
             return Ok(());
         }
-        let leases = chain::leases_under(control, address, order).await?;
+        let leases =
+            if order.leases_open > 0 { chain::leases_under(control, address, order).await? } else { Vec::new() };
         let is_due = |lease: &Lease, what| due(order, lease, now, times) == what;
         if leases.iter().any(|(_, lease)| is_due(lease, Due::Release)) {
             return self.release(address).await;
@@ -212,14 +229,25 @@ impl Orphans {
         Ok(())
     }
 
-    /// Forgets the strays of orders that are closed.
-    async fn forget(&self) -> anyhow::Result<()> {
+    /// Forgets the strays of orders that are closed: those that `orders`, read at `chain_now`, lacks for long, and that no
+    /// state of this network's own cluster has which cannot be undone and is no older than the first that lacked them.
+    async fn forget(&mut self, orders: &BTreeSet<Address>, chain_now: i64) -> anyhow::Result<()> {
         let control = &self.control;
         let now = control.now();
-        let before = UnixMs(now.0.saturating_sub(u64::try_from(FORGET_AFTER.as_millis())?));
-        for order in control.store.stray_orders().await? {
-            if chain::order(control, &order).await?.is_none() {
-                control.store.strays_drop(&order, before).await?;
+        let seen = control.store.stray_orders().await?;
+        let lacks: BTreeSet<Address> = seen.into_iter().filter(|order| !orders.contains(order)).collect();
+        self.missing.retain(|order, _| lacks.contains(order));
+        for order in lacks {
+            self.missing.entry(order).or_insert((now, chain_now));
+        }
+        let long = |(_, (since, _)): &(&Address, &(UnixMs, i64))| now.since(*since) >= FORGET_AFTER;
+        let due: Vec<(Address, i64)> =
+            self.missing.iter().filter(long).map(|(order, (_, first))| (*order, *first)).take(FORGET_MAX).collect();
+        for (order, first) in due {
+            match chain::order_for_good(control, &order).await? {
+                Some((false, clock)) if clock.unix_timestamp >= first => control.store.strays_drop(&order, now).await?,
+                // It is watched anew.
+                _ => drop(self.missing.remove(&order)),
             }
         }
         Ok(())
@@ -238,15 +266,15 @@ impl Reconciler for Orphans {
         }
         self.followed.retain(|_, at| looks.since(*at) < FOLLOWED_FOR);
         let (orders, now) = chain::orders(&self.control).await?;
-        for (address, order) in orders {
+        for (address, order) in &orders {
             let runs = !order.is_over(now) && !order.is_stopped();
             let done =
-                if runs { self.lengthen(&address, &order, now).await } else { self.step(&address, &order, now).await };
+                if runs { self.lengthen(address, order, now).await } else { self.step(address, order, now).await };
             if let Err(error) = done {
                 tracing::warn!(order = %address, error = format!("{error:#}"), "an orphan's step failed; the next run retries");
             }
         }
-        self.forget().await?;
+        self.forget(&orders.iter().map(|(address, _)| *address).collect(), now).await?;
         self.scanned = Some(looks);
         Ok(())
     }

@@ -61,6 +61,9 @@ async fn what_a_trial_run_says_of_an_extension_is_told_and_only_the_chain_believ
     let taken = ask(&net, &client, &draft.order, &transaction, "longer", 2).await.unwrap();
     assert_eq!(taken.state, ExtensionState::Pending, "the node that was asked does not decide");
     assert!(taken.reason.contains("refused"), "{taken:?}");
+    let more = signed(&net, &draft.order, 61).await;
+    let refused = ask(&net, &client, &draft.order, &more, "more", 3).await.unwrap_err();
+    assert_eq!(refused.code, "cannot_be_extended", "one at a time: {}", refused.message);
     // Another operator has the same bytes, and a node that takes them.
     send(&net, transaction.clone()).await;
     gate.set(Way::Open);

@@ -5,7 +5,7 @@ use atoll_chain::Address;
 use atoll_domain::job::JobState;
 use atoll_interface::arithmetic::fee;
 
-use crate::whole::{Hand, Net, Operator, PURSE, until};
+use crate::whole::{Gate, Hand, Net, Operator, PURSE, Way, until};
 
 const STAKE: u64 = 200_000_000_000;
 
@@ -180,4 +180,51 @@ async fn two_operators_want_the_last_device_and_one_is_refunded() {
     let spent = PURSE - net.balance(net.renters()).await;
     assert!(spent >= paid && spent <= paid + paid / 100 + 10, "spent {spent}, paid {paid}: the difference is the fees");
     assert_eq!(net.tokens_everywhere().await, net.supply().await);
+}
+
+/// The second of two operators reaches the chain through a gate.
+async fn two_and_a_gate() -> (Net, Operator, Operator, Vec<Hand>, Gate) {
+    let (net, one, mut other, hands) = two().await;
+    let gate = net.gate().await;
+    other.kill().await;
+    other.believe(gate.url());
+    other.start().await;
+    until("workers are linked to it again", || async {
+        let offered = other.control().market.snapshot().is_some_and(|view| view.offers.len() == 2);
+        offered && hands.iter().all(|hand| other.control().links.is_linked(hand.id()))
+    })
+    .await;
+    (net, one, other, hands, gate)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_was_seen_of_another_one_s_pods_is_kept_until_their_order_is_gone_for_good() {
+    let (net, mut one, other, _hands, gate) = two_and_a_gate().await;
+    let draft = net.draft(&one, 1, 3600).await;
+    let job = net.submit(&one.client(&net).await, &draft, 1).await.job;
+    one.wait_state(job, JobState::Running).await;
+    let seen = async || other.control().store.strays_of(&draft.order).await.unwrap();
+    until("the other one has their meters", || async { seen().await.iter().any(|stray| stray.usage.is_some()) }).await;
+
+    // While it runs and is not lengthened, nothing is asked about it.
+    gate.watch(&draft.order.to_string());
+    until("the other one has asked much", || async { gate.asked().0 >= 40 }).await;
+    assert_eq!(gate.asked().1, 0, "requests about an order that nothing is due of");
+
+    // Its operator is gone, and for long a node without its accounts shows no order.
+    one.kill().await;
+    gate.set(Way::Hides);
+    for pass_s in [700, 700] {
+        net.clock.pass(std::time::Duration::from_secs(pass_s));
+        let before = gate.refused();
+        until("the other one has looked", || async { gate.refused() >= before + 12 }).await;
+        assert!(!seen().await.is_empty(), "an order that stands on the chain is not forgotten");
+    }
+    gate.set(Way::Open);
+    net.clock.pass(std::time::Duration::from_secs(3600));
+    until("the order is closed", || async { net.order(&draft.order).await.is_none() }).await;
+    let before = gate.asked().0;
+    until("its absence is noticed", || async { gate.asked().0 >= before + 40 }).await;
+    net.clock.pass(std::time::Duration::from_secs(700));
+    until("what was seen is forgotten", || async { seen().await.is_empty() }).await;
 }

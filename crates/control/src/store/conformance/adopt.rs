@@ -126,6 +126,15 @@ pub(super) async fn strays_are_bounded_and_dropped_with_their_order(at: &Fresh) 
     }
     assert_eq!(store.strays_on(worker).await.unwrap().len(), 128);
     assert_eq!(store.stray(PodId::from_random(id16(1000))).await.unwrap(), None, "the oldest give way");
+    for n in 140..300 {
+        let id = PodId::from_random(id16(1000 + n));
+        store.stray_put(&Stray { id, worker, reported: later(n), state: PodState::Exited, ..stray(1) }).await.unwrap();
+    }
+    assert_eq!(
+        store.strays_on(worker).await.unwrap().len(),
+        128,
+        "what has ended takes the place of nothing that runs"
+    );
     let other = Stray { order: PublicKey(id32(501)), ..stray(2) };
     store.stray_put(&other).await.unwrap();
     let mut orders = vec![stray(1).order, other.order];

@@ -130,9 +130,11 @@ pub(super) async fn stray_put(tx: &mut Tx<'_>, new: &Stray) -> Result<()> {
         Value::time(new.reported),
     ];
     tx.execute(sql, &values).await?;
+    // Those that have ended give way first, else whoever rents one worker for an instant again and again would have the
+    // pods of others forgotten, which say but once that they run.
     tx.execute(
-        "delete from strays where worker = $1 and id not in \
-         (select id from strays where worker = $1 order by reported desc, id limit $2)",
+        "delete from strays where worker = $1 and id not in (select id from strays where worker = $1 order by \
+         case when state in ('exited', 'lost') then 1 else 0 end, reported desc, id limit $2)",
         &[Value::shown(new.worker), Value::small(OF_WORKER_MAX)],
     )
     .await
