@@ -196,8 +196,8 @@ async fn a_last_leaf_whose_vote_a_fork_takes_back_is_attested_again_under_the_ne
         net.market().leases_of(&order).await.unwrap()[0].value.device_seconds_paid > 0
     })
     .await;
-    // From here on nothing is final for longer than five epochs.
-    net.misbehave(json!({ "finality": { "confirmedSlots": CONFIRMED, "finalizedSlots": 60 } })).await;
+    // From here on nothing is final for a minute: more than a busy machine needs for the next two epochs.
+    net.misbehave(json!({ "finality": { "confirmedSlots": CONFIRMED, "finalizedSlots": 150 } })).await;
     let seal = Sealing { wallet: &net.renter, now: net.clock.time(), nonce: [9; 16], idempotency_key: "stop" };
     client.stop(job, &seal).await.unwrap();
     let lease = net.market().leases_of(&order).await.unwrap()[0].address;
