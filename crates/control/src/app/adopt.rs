@@ -17,7 +17,7 @@ use atoll_domain::cluster::{OverlayIndex, PodRole, PodState};
 use atoll_domain::id::{JobId, PodId};
 use atoll_domain::job::{JobOutcome, JobState};
 use atoll_domain::key::{Address, Digest};
-use atoll_domain::meter::Observation;
+use atoll_domain::meter::{OBSERVED_GAP_MAX, Observation};
 use atoll_domain::pod_key;
 use atoll_domain::time::UnixMs;
 
@@ -294,7 +294,10 @@ pub fn share_attested(attested: Attested, pods: &mut [&mut Pod]) -> u64 {
         // One that is over served nothing since, but its last meter may still come. What is attested of a second may have
         // been served until its end.
         let seen = pod.observation.last_seen.filter(|_| !pod.state.is_over());
-        let unseen = seen.map_or(Duration::ZERO, |seen| attested.until.after(Duration::from_secs(1)).since(seen));
+        // Chain and node have clocks of their own, and the next beat counts up to this much of the same time again. A meter
+        // bounds what a pod is credited with; nothing bounds what is carried.
+        let until = attested.until.after(Duration::from_secs(1)).after(OBSERVED_GAP_MAX);
+        let unseen = seen.map_or(Duration::ZERO, |seen| until.since(seen).max(OBSERVED_GAP_MAX));
         let unseen_ms = u64::try_from(unseen.as_millis()).unwrap_or(u64::MAX);
         let reach_s = pod.observation.observed_ms.saturating_add(unseen_ms) / 1000;
         let own_s = missing.div_ceil(devices(pod)).min(reach_s.saturating_sub(counted_s));

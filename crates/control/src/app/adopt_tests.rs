@@ -188,7 +188,7 @@ fn what_a_running_pod_served_since_the_store_was_written_is_not_counted_again_wh
     runs.usage = Some(usage(runs.id, runs.lease, 21_000));
     assert_eq!(served_ms(&runs), 21_000);
     // More than it can have served is another's; and one that was over by then served nothing since.
-    assert_eq!(share_attested(attested(2 * 30), &mut [&mut pod(PodState::Running)]), 2 * (30 - 20));
+    assert_eq!(share_attested(attested(2 * 40), &mut [&mut pod(PodState::Running)]), 2 * (40 - 20 - 10));
     assert_eq!(share_attested(attested(2 * 19), &mut [&mut pod(PodState::Exited)]), 2 * 4);
 }
 
@@ -210,4 +210,30 @@ fn what_a_pod_that_is_over_was_seen_to_serve_is_not_counted_again_when_its_last_
     let left = share_attested(attested, &mut [&mut over]);
     over.usage = Some(usage(over.id, over.lease, 20_265));
     assert_eq!(left + 2 * (served_ms(&over) / 1000), 2 * 20);
+}
+
+/// The node's clock was ahead of the chain's when it saw the pod last: by less than a beat may span, and by more.
+#[test]
+fn what_a_pod_served_unseen_is_paid_once_though_the_node_s_clock_is_ahead_of_the_chain_s() {
+    for lead_s in [0, 3, 8, 100] {
+        for away_s in [1, 6, 10, 30] {
+            let stray = stray(0, 3);
+            let at = |chain_s: u64| UnixMs((chain_s + lead_s) * 1000);
+            // Seen for 100 s up to 1,100 on the chain; attested up to `away_s` later; then the store of 1,100 comes back.
+            let usage_of = |served_s: u64| Some(usage(stray.id, stray.lease, served_s * 1000));
+            let observation = Observation { observed_ms: 100_000, last_seen: Some(at(1_100)) };
+            let seen = Stray { usage: usage_of(100), observation, ..stray.clone() };
+            let mut pod =
+                pod_of(JobId::from_random([1; 16]), None, &seen, OverlayIndex::new(0).unwrap(), PodState::Running);
+            let attested = Attested { device_seconds: 100 + away_s, until: UnixMs((1_100 + away_s) * 1000) };
+            let carried = share_attested(attested, &mut [&mut pod]);
+            // Its worker is back, and serves on for 50 s.
+            for second in 0..=50 {
+                pod.observation = pod.observation.beat(at(1_100 + away_s + second));
+            }
+            pod.usage = usage_of(100 + away_s + 50);
+            let paid_s = served_ms(&pod) / 1000 + carried;
+            assert_eq!(paid_s, 150 + away_s, "ahead by {lead_s} s, away for {away_s} s: {carried} s are carried");
+        }
+    }
 }
