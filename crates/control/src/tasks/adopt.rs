@@ -17,8 +17,10 @@ use atoll_interface::layout::Order;
 use super::{Reconciler, is_conflict};
 use crate::app::adopt::{self, Known};
 use crate::app::chain::{self, LiveSlot};
-use crate::app::{job, kept};
+use crate::app::job;
+use crate::app::kept::{self, KeptOrder};
 use crate::control::Control;
+use crate::objects::ObjectError;
 use crate::store::rows::{Job, JobNow};
 
 /// How often notes are looked through for jobs whose orders are not on the chain.
@@ -43,48 +45,59 @@ impl Adoptions {
         Self { control: Arc::clone(control), looked: None, scanned: None, foreign: BTreeMap::new() }
     }
 
-    /// Brings the store up to the operator's notes. Needs no chain.
+    /// Brings the store up to the operator's notes. Needs no chain. That epochs are missing is what tells that every row is
+    /// old, and so they come last: whoever is killed before finds them missing again, and of two nodes the one that loses a
+    /// race looks again from the start.
     async fn catch_up(&self) -> anyhow::Result<()> {
         let control = &self.control;
         let latest = control.store.epoch_latest().await?.map(|epoch| epoch.index);
         let missed = kept::epochs_after(control, latest).await?;
         let behind = !missed.is_empty();
-        for epoch in &missed {
-            control.store.epoch_put(epoch).await?;
-        }
         if behind {
             tracing::warn!(epochs = missed.len(), "the store is older than what was attested; it is brought up");
         }
         for job in control.store.jobs_open().await? {
-            match kept::order(control, &job.order).await {
-                Ok(Some(notes)) => self.bring_up(&job, &notes, behind).await?,
-                Ok(None) => {}
-                Err(error) => tracing::error!(job = %job.id, %error, "what is kept of a job cannot be believed"),
-            }
+            let notes = match kept::order(control, &job.order).await {
+                Ok(notes) => notes,
+                Err(ObjectError::Corrupt(why)) => {
+                    tracing::error!(job = %job.id, why, "what is kept of a job cannot be believed");
+                    None
+                }
+                // What cannot be read now may say that the row is old.
+                Err(error) => return Err(error.into()),
+            };
+            self.bring_up(&job, notes.as_ref(), behind).await?;
+        }
+        for epoch in &missed {
+            control.store.epoch_put(epoch).await?;
         }
         Ok(())
     }
 
-    async fn bring_up(&self, job: &Job, notes: &kept::KeptOrder, behind: bool) -> anyhow::Result<()> {
+    async fn bring_up(&self, job: &Job, notes: Option<&KeptOrder>, behind: bool) -> anyhow::Result<()> {
         let control = &self.control;
-        if job.now.adopting.is_some() || !(adopt::is_behind(&job.now, notes) || behind) {
+        let is_old = behind || notes.is_some_and(|notes| adopt::is_behind(&job.now, notes));
+        if job.now.adopting.is_some() || !is_old {
             return Ok(());
         }
-        if let Some(receipt) = &notes.receipt {
+        let receipt = notes.and_then(|notes| notes.receipt.as_ref());
+        if let Some(receipt) = receipt {
             let digest = atoll_domain::key::Digest::of(receipt.as_bytes());
             control.store.receipt_put(job.id, &digest, receipt).await?;
         }
         let now = control.now();
         let changed = job::change(control, job, |row| {
-            adopt::apply_notes(row, notes);
+            if let Some(notes) = notes {
+                adopt::apply_notes(row, notes);
+            }
             row.adopting = Some(now);
-            if notes.receipt.is_some() {
+            if receipt.is_some() {
                 row.state = row.outcome.unwrap_or(JobOutcome::Failed).into();
                 row.adopting = None;
             }
         })
         .await?;
-        tracing::warn!(job = %job.id, from = %job.now.state, to = %changed.now.state, "a job's row was older than its notes");
+        tracing::warn!(job = %job.id, from = %job.now.state, to = %changed.now.state, "a job's row was old");
         Ok(())
     }
 
@@ -279,8 +292,14 @@ impl Reconciler for Adoptions {
 
     async fn run(&mut self) -> anyhow::Result<()> {
         if !self.control.caught_up.is_set() {
-            self.catch_up().await?;
-            self.control.caught_up.set();
+            match self.catch_up().await {
+                Ok(()) => self.control.caught_up.set(),
+                Err(error) if is_conflict(&error) => {
+                    self.control.wake.signal();
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            }
         }
         if self.control.market.snapshot().is_none() {
             return Ok(());

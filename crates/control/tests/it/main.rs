@@ -19,6 +19,7 @@ mod nodes;
 mod openapi;
 mod orphan;
 mod pods;
+mod restored;
 mod rig;
 mod starts;
 mod submit;

@@ -9,8 +9,9 @@ use atoll_chain::local::{LocalChainConfig, serve};
 use atoll_domain::job::JobState;
 use atoll_domain::key::PublicKey;
 
+use crate::dying::Lives;
+use crate::extend;
 use crate::whole::{Draft, Hand, Net, Operator, until};
-use crate::{dying, extend};
 
 async fn linked(operator: &Operator, hands: &[Hand]) {
     until("workers are linked and on offer", || async {
@@ -120,7 +121,8 @@ async fn a_node_that_dies_of_its_writes_again_and_again_loses_nothing_and_pays_n
     let draft = net.draft(&operator, 1, 3600).await;
     let job = net.submit(&client, &draft, 1).await.job;
     operator.kill().await;
-    operator.around = dying::around;
+    let life = Arc::new(Lives::default());
+    operator.around = life.around();
     let mut lives = 0;
     let mut finished = false;
     let mut longer: Option<Vec<u8>> = None;
@@ -129,10 +131,10 @@ async fn a_node_that_dies_of_its_writes_again_and_again_loses_nothing_and_pays_n
         lives += 1;
         // Four lives of one write, four of two, and so on: whatever the last one had begun, this one goes on with and dies
         // of a little later.
-        dying::live_for(1 + lives / 4);
+        life.for_writes(1 + lives / 4);
         operator.start().await;
         tokio::select! {
-            () = dying::died() => {}
+            () = life.over() => {}
             () = operator.wait_state(job, JobState::Succeeded) => break,
             () = async {
                 operator.wait_state(job, JobState::Running).await;

@@ -26,6 +26,7 @@ use atoll_chain::{Address, Instruction, Keypair, Rpc, RpcConfig};
 use atoll_control::config::{Config, Overrides};
 use atoll_control::control::Control;
 use atoll_control::serve::Node;
+use atoll_control::store::Store;
 use atoll_domain::id::JobId;
 use atoll_domain::job::{Bundle, ClusterKind, JobSpec, JobState, SignedSpec};
 use atoll_domain::key::{Digest, PublicKey, SecretKey};
@@ -216,7 +217,7 @@ impl Net {
         Keypair::from_seed(&self.attestor_seed).save(&keys.join("attestor.json")).unwrap();
         let mut operator = Operator {
             store: state.clone(),
-            around: |store| store,
+            around: Arc::new(|store| store),
             state,
             rpc: self.url.clone(),
             turn: turn.to_owned(),
@@ -423,8 +424,11 @@ pub(crate) struct Operator {
     /// The state folder whose store and objects it uses.
     store: PathBuf,
     /// What is put between the node and its store.
-    pub(crate) around: fn(Arc<dyn atoll_control::store::Store>) -> Arc<dyn atoll_control::store::Store>,
+    pub(crate) around: Around,
 }
+
+/// Puts something between a node and its store.
+pub(crate) type Around = Arc<dyn Fn(Arc<dyn Store>) -> Arc<dyn Store> + Send + Sync>;
 
 impl Operator {
     /// Another node over the same store, with the same keys and certificate.
@@ -439,7 +443,7 @@ impl Operator {
         }
         let mut node = Self {
             store: self.state.clone(),
-            around: self.around,
+            around: Arc::clone(&self.around),
             state,
             rpc: self.rpc.clone(),
             turn: self.turn.clone(),
@@ -474,7 +478,7 @@ impl Operator {
         let config = Config::read(None, flags).unwrap();
         let (told, tells) = tokio::sync::oneshot::channel();
         self.life = Life::default();
-        let (life, around, world) = (self.life.clone(), self.around, Arc::new(self.clock.clone()));
+        let (life, around, world) = (self.life.clone(), Arc::clone(&self.around), Arc::new(self.clock.clone()));
         tokio::spawn(async move {
             let node = async move {
                 let stop = CancellationToken::new();
