@@ -223,11 +223,15 @@ wire! {
         pub released_at_s: Option<i64>,
         /// Why they were.
         pub reason: Option<ReleaseReason>,
-        /// What the attestors say it served; none when it never served and is paid nothing.
+        /// Whether the chain closed it without a final leaf, because nobody attested one in time: what it is paid is what was
+        /// booked before. Given.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        pub unfinished: bool,
+        /// What the attestors say it served; none when it is paid nothing.
         pub attested: Option<AttestedLeaf>,
     }
 
-    /// A lease's last leaf and its way to a root.
+    /// The leaf that a lease was paid by, its last, and its way to a root.
     pub struct AttestedLeaf {
         /// Device-seconds served since the lease's start.
         pub device_seconds: u64,

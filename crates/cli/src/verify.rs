@@ -369,7 +369,8 @@ fn check_leaf(lease: &LeaseRecord, said: &AttestedLeaf, epochs: &Epochs<'_>, nam
     ensure(root == Some(epoch.root.0), || {
         format!("{name}: what it served does not stand under the attested root of epoch {}", said.epoch)
     })?;
-    ensure(said.flags & FLAG_FINAL != 0, || format!("{name}: its leaf is not the final one"))?;
+    let is_final = said.flags & FLAG_FINAL != 0;
+    ensure(is_final != lease.unfinished, || format!("{name}: its leaf is not the final one, or it says so and it is"))?;
     let devices = u64::from(lease.mask.count_ones()) * lease.slots.len() as u64;
     let stop = lease.released_at_s.unwrap_or(lease.end_s).min(lease.end_s);
     let most = arithmetic::seconds_between(lease.start_s, stop).saturating_mul(devices);
@@ -451,7 +452,7 @@ fn account(body: &ReceiptBody, order: &SignedOrder, spec: &JobSpec) -> (Vec<Stri
             order.extensions, unshown.seconds, unshown.escrow
         ),
     };
-    let given = vec![
+    let mut given = vec![
         format!("{} transaction ids", body.transactions.len()),
         taken,
         format!(
@@ -461,6 +462,14 @@ fn account(body: &ReceiptBody, order: &SignedOrder, spec: &JobSpec) -> (Vec<Stri
         "that no further lease followed the last one: the refund in the renter's own account shows it".to_owned(),
         "asks (none above the renter's limit), times of activity and release, workers behind the slots".to_owned(),
     ];
+    let unfinished: Vec<String> =
+        body.leases.iter().filter(|lease| lease.unfinished).map(|lease| lease.n.to_string()).collect();
+    if !unfinished.is_empty() {
+        given.push(format!(
+            "that nobody attested the end of lease(s) {} in time, and the chain closed them on what was booked before",
+            unfinished.join(", ")
+        ));
+    }
     (proven, trusted, given)
 }
 

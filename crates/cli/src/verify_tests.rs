@@ -143,6 +143,7 @@ fn lease(order: Address, n: u16, released_at_s: Option<i64>) -> LeaseRecord {
         end_s: ACTIVE + 3600 + i64::from(n) * 600,
         released_at_s,
         reason: released_at_s.map(|_| ReleaseReason::Done),
+        unfinished: false,
         attested: None,
     }
 }
@@ -331,6 +332,31 @@ fn a_true_receipt_holds_and_says_on_what() {
     assert_eq!(verified.trusted[0], "served time: attested by 1 operator: trusted, not proven");
     assert!(verified.given[0].contains("transaction ids"));
     assert!(verified.proven.iter().any(|line| line.contains("101 device-seconds")), "{:?}", verified.proven);
+}
+
+/// A receipt may say of a lease that nobody attested its end, and must when that is so.
+#[test]
+fn a_lease_that_was_closed_without_its_last_leaf_says_so() {
+    let mut body = body();
+    body.leases[1].unfinished = true;
+    assert!(check(&body).unwrap_err().0.contains("not the final one"), "its leaf is final");
+    body.leases[1].attested = None;
+    let spent = |lease: &LeaseRecord| {
+        let seconds = lease.attested.as_ref().map_or(0, |leaf| leaf.device_seconds);
+        Pay::of(lease.rate, seconds, 25).unwrap()
+    };
+    let pay = spent(&body.leases[0]);
+    let (escrow, fees) = (body.money.escrow.0, pay.fees().unwrap());
+    body.money = MoneyRecord {
+        paid: Atl(pay.supplier()),
+        refunded: Atl(escrow - pay.renter().unwrap()),
+        fees: Atl(fees),
+        burned: Atl(fees / 2),
+        treasury: Atl(fees - fees / 2),
+        ..body.money
+    };
+    let verified = check(&body).unwrap();
+    assert!(verified.given.iter().any(|line| line.contains("the end of lease(s) 1 in time")), "{:?}", verified.given);
 }
 
 #[test]

@@ -277,6 +277,7 @@ pub(super) fn first(now: atoll_domain::time::UnixMs, runtime_token: String) -> J
         ended: None,
         adopting: None,
         carried: BTreeMap::new(),
+        elsewhere: None,
         newer: BTreeMap::new(),
     }
 }

@@ -16,4 +16,6 @@ pub mod order;
 pub mod pod_token;
 pub mod quotes;
 pub mod receipt;
+pub mod settled;
 pub mod taken;
+pub mod trail;

@@ -11,15 +11,16 @@ use atoll_domain::job::JobState;
 use atoll_domain::key::Digest;
 use atoll_domain::lease::ReleaseReason;
 use atoll_domain::money::{Atl, UsdMicrosPerHour};
+use atoll_interface::merkle::FLAG_FINAL;
 use atoll_interface::network::vote_message;
 use atoll_interface::settlement::{FeeSplit, Pay};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::market::MarketView;
-use super::{kept, leaves, taken};
+use super::{kept, leaves, settled, taken};
 use crate::control::Control;
-use crate::store::rows::{self, ChainTxState, Epoch, Job, OrderTerms};
+use crate::store::rows::{self, BookedLeaf, ChainTxState, Job, OrderTerms};
 
 /// For how long after a transaction's last block every node of the chain still knows that it landed. Of what is older a
 /// node may have forgotten all, and what was confirmed is believed.
@@ -35,15 +36,12 @@ pub async fn write(control: &Control, job: &Job) -> anyhow::Result<()> {
     }
     let Some(market) = control.market.snapshot() else { anyhow::bail!("the chain has not answered yet") };
     let Some(terms) = job.now.terms else { anyhow::bail!("the order's terms were not written down") };
-    let mut epochs: BTreeMap<u64, Epoch> = BTreeMap::new();
+    let mut epochs: BTreeMap<u64, Digest> = BTreeMap::new();
     let mut leases = Vec::new();
     for record in &job.now.leases {
-        let epoch = match record.epoch {
-            Some(index) => control.store.epoch_with_lease_up_to(&record.lease, index).await?,
-            None => None,
-        };
-        leases.push(lease(record, epoch.as_ref()));
-        epochs.extend(epoch.map(|epoch| (epoch.index, epoch)));
+        let booked = booked(control, job, record).await?;
+        leases.push(lease(record, booked.as_ref()));
+        epochs.extend(booked.map(|booked| (booked.epoch, booked.root)));
     }
     leases.sort_by_key(|lease| lease.n);
     let done = standing(control, job).await?;
@@ -52,7 +50,7 @@ pub async fn write(control: &Control, job: &Job) -> anyhow::Result<()> {
         network: network(&market),
         order: order(job, terms)?,
         spec: SpecRecord { bytes: BASE64.encode(&job.spec), signature: job.spec_signature },
-        epochs: epochs.values().map(|epoch| vote(control, &market, epoch)).collect(),
+        epochs: epochs.into_iter().map(|(index, root)| vote(control, &market, index, root)).collect(),
         money: money(job, terms)?,
         result: result(job, control),
         leases,
@@ -128,18 +126,30 @@ fn unshown(job: &Job, terms: OrderTerms) -> anyhow::Result<Option<UnshownRecord>
     if missing_s == 0 {
         return Ok(None);
     }
-    let posted = super::order::posted(&job.order_tx)?;
-    let (devices, seconds) = (posted.devices, u64::from(posted.duration_s));
-    let price_max = UsdMicrosPerHour(posted.price_cap_uusd);
-    let first = super::order::escrow(price_max, devices, seconds, terms.feed_uusd_per_atl, terms.fee_bps)?.0;
+    let first = settled::posted_escrow(job, terms)?;
     let known = job.now.extensions.iter().try_fold(first, |sum, one| sum.checked_add(one.escrow));
     let missing = known.and_then(|known| terms.escrow.checked_sub(known));
     let missing = missing.ok_or_else(|| anyhow::anyhow!("the order's extensions escrowed more than the order has"))?;
     Ok(Some(UnshownRecord { seconds: missing_s, escrow: Atl(missing) }))
 }
 
-fn lease(record: &rows::LeaseRecord, epoch: Option<&Epoch>) -> LeaseRecord {
+/// The leaf that a lease was settled with last: as the chain tells, where others had a hand in it.
+async fn booked(control: &Control, job: &Job, record: &rows::LeaseRecord) -> anyhow::Result<Option<BookedLeaf>> {
+    if let Some(elsewhere) = job.now.elsewhere.as_ref().filter(|it| it.is_known) {
+        return Ok(elsewhere.booked.get(&record.lease).cloned());
+    }
+    let Some(index) = record.epoch else { return Ok(None) };
+    let epoch = control.store.epoch_with_lease_up_to(&record.lease, index).await?;
+    Ok(epoch.and_then(|epoch| {
+        let (leaf_index, leaf, path) = leaves::find(&epoch, &record.lease)?;
+        let path = path.into_iter().map(Digest).collect();
+        Some(BookedLeaf { leaf, leaf_index, path, epoch: epoch.index, root: epoch.root })
+    }))
+}
+
+fn lease(record: &rows::LeaseRecord, booked: Option<&BookedLeaf>) -> LeaseRecord {
     let released = record.released_at != 0 && record.released_at < record.end;
+    let is_final = booked.is_some_and(|booked| booked.leaf.flags & FLAG_FINAL != 0);
     LeaseRecord {
         address: record.lease,
         n: record.n,
@@ -156,32 +166,24 @@ fn lease(record: &rows::LeaseRecord, epoch: Option<&Epoch>) -> LeaseRecord {
         end_s: record.end,
         released_at_s: released.then_some(record.released_at),
         reason: released.then_some(if record.lost { ReleaseReason::Lost } else { ReleaseReason::Done }),
-        attested: epoch.and_then(|epoch| attested(record, epoch)),
+        unfinished: record.start != 0 && !is_final,
+        attested: booked.map(|booked| AttestedLeaf {
+            device_seconds: booked.leaf.device_seconds,
+            until_s: booked.leaf.until,
+            flags: booked.leaf.flags,
+            slots_root: booked.leaf.slots_root,
+            epoch: booked.epoch,
+            leaf_index: booked.leaf_index,
+            path: booked.path.clone(),
+        }),
     }
 }
 
-fn attested(record: &rows::LeaseRecord, epoch: &Epoch) -> Option<AttestedLeaf> {
-    let (leaf_index, leaf, path) = leaves::find(epoch, &record.lease)?;
-    Some(AttestedLeaf {
-        device_seconds: leaf.device_seconds,
-        until_s: leaf.until,
-        flags: leaf.flags,
-        slots_root: leaf.slots_root,
-        epoch: epoch.index,
-        leaf_index,
-        path: path.into_iter().map(Digest).collect(),
-    })
-}
-
-/// The operator's own vote, signed off chain.
-fn vote(control: &Control, market: &MarketView, epoch: &Epoch) -> EpochRecord {
-    let message = vote_message(&market.network.network_root.0, epoch.index, &epoch.root.0);
+/// The attestor's own vote, signed off chain, for a root that the chain has.
+fn vote(control: &Control, market: &MarketView, index: u64, root: Digest) -> EpochRecord {
+    let message = vote_message(&market.network.network_root.0, index, &root.0);
     let signature = control.keys.attestor.sign_raw(&message);
-    EpochRecord {
-        index: epoch.index,
-        root: epoch.root,
-        votes: vec![VoteRecord { key: control.keys.attestor.public(), signature }],
-    }
+    EpochRecord { index, root, votes: vec![VoteRecord { key: control.keys.attestor.public(), signature }] }
 }
 
 /// The sums, by the chain's own arithmetic over what was settled.

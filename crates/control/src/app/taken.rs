@@ -6,23 +6,18 @@
 //! all there is. Nothing waits for it but the receipt, which says what it does not show: a node forgets what is old, and
 //! what another program called, or what has another form than Atoll's own transactions, is not read.
 
-use std::collections::VecDeque;
-
 use atoll_chain::market::{Extension, PROGRAM_ID, extensions};
-use atoll_chain::rpc::Commitment;
-use atoll_chain::{RpcError, Signature as TransactionName, transaction};
+use atoll_chain::transaction;
 use atoll_domain::key::{Address, Signature};
 use atoll_domain::money::Atl;
 use atoll_interface::layout::Order;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
+use super::trail::{Next, Trail};
 use super::{chain, job, kept};
 use crate::control::Control;
 use crate::store::rows::{ChainTxState, ExtensionRecord, Job, JobNow};
-
-/// How many pages of an order's transactions are looked through: 10,000 transactions.
-const PAGES_MAX: usize = 10;
 
 /// The seconds that a job's order was lengthened by and of which the transaction is not known.
 #[must_use]
@@ -30,12 +25,12 @@ pub fn missing_s(now: &JobNow) -> u64 {
     u64::from(now.extended_s).saturating_sub(added_s(&now.extensions))
 }
 
-fn added_s(records: &[ExtensionRecord]) -> u64 {
+pub(super) fn added_s(records: &[ExtensionRecord]) -> u64 {
     records.iter().map(|one| u64::from(one.seconds)).sum()
 }
 
 /// Adds what is not among them yet.
-fn merge(known: &mut Vec<ExtensionRecord>, more: impl IntoIterator<Item = ExtensionRecord>) {
+pub(super) fn merge(known: &mut Vec<ExtensionRecord>, more: impl IntoIterator<Item = ExtensionRecord>) {
     for one in more {
         if known.iter().all(|it| it.signature != one.signature) {
             known.push(one);
@@ -100,9 +95,7 @@ async fn keep(
 #[derive(Debug, Default)]
 pub struct Search {
     found: Vec<ExtensionRecord>,
-    page: VecDeque<TransactionName>,
-    before: Option<TransactionName>,
-    pages: usize,
+    trail: Trail,
 }
 
 /// Where a search stands.
@@ -120,31 +113,21 @@ impl Search {
     /// # Errors
     /// When the chain does not answer: the next call goes on from there.
     pub async fn go_on(&mut self, control: &Control, job: &Job, questions: usize) -> anyhow::Result<Sought> {
-        let settled = control.rpc.at(Commitment::Finalized);
         for _ in 0..questions {
-            let Some(name) = self.page.front().copied() else {
-                if self.pages > 0 && self.before.is_none() || self.pages >= PAGES_MAX {
-                    return Ok(Sought::Over);
-                }
-                let order = atoll_chain::Address(job.order.0);
-                let (page, older) = settled.signatures_of(&order, self.before).await?;
-                (self.page, self.before, self.pages) = (page.into(), older, self.pages + 1);
-                continue;
+            let name = match self.trail.next(control, &job.order).await? {
+                Next::At(name) => name,
+                Next::More => continue,
+                Next::End => return Ok(Sought::Over),
             };
             let known = |one: &ExtensionRecord| one.signature.0 == name.0;
             if !job.now.extensions.iter().any(known) {
-                let asked = settled.transaction(&name).await;
-                if matches!(asked, Err(RpcError::Unreachable { .. })) {
-                    asked?;
-                    continue;
-                }
-                // What a node cannot show well is as what it has forgotten.
-                let one = asked.ok().flatten().and_then(|it| record(it.bytes(), &job.order));
+                let bytes = Trail::bytes(control, &name).await?;
+                let one = bytes.and_then(|bytes| record(&bytes, &job.order));
                 // An order that stood at this address before has a history of its own.
                 let room = missing_s(&job.now).saturating_sub(added_s(&self.found));
                 self.found.extend(one.filter(|one| u64::from(one.seconds) <= room));
             }
-            self.page.pop_front();
+            self.trail.pass();
             if added_s(&self.found) >= missing_s(&job.now) {
                 return Ok(Sought::Over);
             }
@@ -171,7 +154,7 @@ impl Search {
 }
 
 /// What a transaction that the chain took added to an order. One transaction is one record, whatever it holds.
-fn record(bytes: &[u8], order: &Address) -> Option<ExtensionRecord> {
+pub(super) fn record(bytes: &[u8], order: &Address) -> Option<ExtensionRecord> {
     let decoded = transaction::decode(bytes).ok()?;
     let of_order: Vec<Extension> =
         extensions(&decoded, &PROGRAM_ID).into_iter().filter(|extension| extension.order.0 == order.0).collect();

@@ -146,6 +146,9 @@ pub struct JobNow {
     /// Device-seconds per lease that were attested for pods which the store has lost.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub carried: BTreeMap<Address, u64>,
+    /// How its order was settled, once it is looked for on the chain because others had a hand in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub elsewhere: Option<Elsewhere>,
     /// What a newer build wrote, as it stands.
     #[serde(flatten)]
     pub newer: BTreeMap<String, serde_json::Value>,
@@ -170,6 +173,32 @@ pub struct OrderTerms {
     pub posted_at: i64,
     /// When it became active, Unix seconds; 0 before.
     pub active_at: i64,
+}
+
+/// How an order was settled that others had a hand in, as its trail on the chain tells.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Elsewhere {
+    /// When that was last looked for; none before the first time.
+    pub sought: Option<UnixMs>,
+    /// Whether it was found, back to the order's beginning.
+    pub is_known: bool,
+    /// The leaf that the chain booked last, by lease. Leases without one were paid nothing.
+    pub booked: BTreeMap<Address, BookedLeaf>,
+}
+
+/// A leaf that the chain booked, whoever attested it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BookedLeaf {
+    /// Itself.
+    pub leaf: EpochLeaf,
+    /// Its place among its epoch's leaves.
+    pub leaf_index: u32,
+    /// Sibling hashes from it to the root.
+    pub path: Vec<Digest>,
+    /// Its epoch.
+    pub epoch: u64,
+    /// That epoch's root.
+    pub root: Digest,
 }
 
 /// A renter's signed transaction that lengthened an order.

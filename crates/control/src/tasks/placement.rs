@@ -75,7 +75,12 @@ impl Placements {
         let sent = chain::send_renters(control, job).await?.sent;
         // Of an order that has had leases for long, a node of the chain may have forgotten how it was posted.
         if sent == Sent::Confirmed || (sent != Sent::Waiting && !job.now.leases.is_empty()) {
-            job::end(control, job, JobOutcome::Failed, "its order was closed, and what it held refunded").await?;
+            let reason = if job.now.leases.is_empty() {
+                "its order was closed, and what it held refunded"
+            } else {
+                "its order was over and was settled while its operator was away: how its command ended is not known"
+            };
+            job::end(control, job, JobOutcome::Failed, reason).await?;
             return Ok(());
         }
         tracing::warn!(job = %job.id, order = %job.order, "a fork took the order back; it is sent again");

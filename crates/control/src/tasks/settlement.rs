@@ -18,7 +18,7 @@ use atoll_interface::network::epoch_at;
 
 use super::{Reconciler, for_each_job, pods};
 use crate::app::chain::{self, Sent};
-use crate::app::{job, kept, leaves, receipt, taken};
+use crate::app::{job, kept, leaves, receipt, settled, taken};
 use crate::control::Control;
 use crate::store::rows::{Epoch, EpochLeaf, Job, JobNow, LeaseRecord, Pod};
 
@@ -47,6 +47,9 @@ impl Settlements {
             let leases = chain::leases_under(control, &found.order, &order).await?;
             found = self.note_new(found, &order, &leases).await?;
             for (address, lease) in &leases {
+                if has_moved(&found, address, lease) {
+                    found = self.note(found, &order, (address, lease), None).await?;
+                }
                 found = self.settle(found, &order, address, lease).await?;
             }
             // Closing reads what settling wrote.
@@ -202,7 +205,7 @@ impl Settlements {
     /// The order is closed: everything is paid. Writes the receipt, then the final state.
     async fn finish(&self, found: &Job) -> anyhow::Result<()> {
         let waits = self.control.now().since(found.now.since) < EXTENSIONS_MAX;
-        if taken::missing_s(&found.now) > 0 && waits {
+        if taken::missing_s(&found.now) > 0 && waits || !settled::is_known(&self.control, found).await? {
             return Ok(());
         }
         receipt::write(&self.control, found).await?;
@@ -211,6 +214,12 @@ impl Settlements {
         job::change(&self.control, found, |now| now.state = outcome.into()).await?;
         Ok(())
     }
+}
+
+/// Whether a lease's times are other ones than were written down. Should another operator settle it, nothing else tells them.
+fn has_moved(job: &Job, address: &Address, lease: &Lease) -> bool {
+    let known = job.now.leases.iter().find(|known| known.lease == *address);
+    known.is_some_and(|it| (it.start, it.end, it.released_at) != (lease.start, lease.end, lease.released_at))
 }
 
 /// Whether a leaf is the last of its lease, which does not have it yet.

@@ -20,6 +20,7 @@ mod openapi;
 mod orphan;
 mod pods;
 mod restored;
+mod returns;
 mod rig;
 mod starts;
 mod submit;

@@ -85,6 +85,7 @@ pub(super) fn job_now() -> JobNow {
         ended: None,
         adopting: None,
         carried: BTreeMap::new(),
+        elsewhere: None,
         newer: BTreeMap::new(),
     }
 }
