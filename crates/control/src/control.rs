@@ -91,6 +91,12 @@ pub struct CaughtUp(Arc<Known>);
 #[derive(Debug, Default)]
 struct Known {
     is_unknown: AtomicBool,
+    /// Whether the store was seen to have gone back. Such a node ends.
+    is_old: AtomicBool,
+    /// One more than the index of the latest epoch that was seen in the store.
+    epochs: AtomicU64,
+    /// The highest number of a command that was seen in the store.
+    commands: AtomicU64,
     notify: Notify,
 }
 
@@ -109,7 +115,25 @@ impl CaughtUp {
     /// Whether it is.
     #[must_use]
     pub fn is_set(&self) -> bool {
-        !self.0.is_unknown.load(Ordering::Acquire)
+        !self.0.is_unknown.load(Ordering::Acquire) && !self.is_old()
+    }
+
+    /// Whether the store was seen to have gone back.
+    #[must_use]
+    pub fn is_old(&self) -> bool {
+        self.0.is_old.load(Ordering::Acquire)
+    }
+
+    /// Notes how far the store is: its latest epoch, and the number of its last command where that was read. True from
+    /// when it was once less far than before.
+    pub(crate) fn went_back(&self, epoch: Option<u64>, command: Option<u64>) -> bool {
+        let epochs = epoch.map_or(0, |index| index.saturating_add(1));
+        let behind = self.0.epochs.fetch_max(epochs, Ordering::AcqRel) > epochs;
+        let fewer = command.is_some_and(|command| self.0.commands.fetch_max(command, Ordering::AcqRel) > command);
+        if behind || fewer {
+            self.0.is_old.store(true, Ordering::Release);
+        }
+        self.is_old()
     }
 
     /// Waits until it is.
@@ -202,5 +226,22 @@ impl Control {
         let mut bytes = [0; N];
         self.world.random(&mut bytes);
         bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::CaughtUp;
+
+    #[test]
+    fn a_store_that_was_once_seen_further_has_gone_back_for_good() {
+        let store = CaughtUp::default();
+        assert!(!store.went_back(None, Some(0)));
+        assert!(!store.went_back(Some(0), Some(3)) && !store.went_back(Some(4), None) && store.is_set());
+        assert!(store.went_back(Some(3), None) && !store.is_set());
+        assert!(store.went_back(Some(9), Some(9)), "what is written after that tells nothing");
+        let store = CaughtUp::default();
+        assert!(!store.went_back(Some(4), Some(3)) && store.went_back(Some(4), Some(2)));
+        assert!(CaughtUp(store.0).went_back(None, None));
     }
 }

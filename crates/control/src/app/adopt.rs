@@ -129,6 +129,7 @@ pub fn apply_notes(now: &mut JobNow, kept: &KeptOrder) {
             None => now.leases.push(lease.record.clone()),
         }
     }
+    now.stop_wanted |= wants_stop(now, kept);
     if let Some(ended) = kept.ended.as_ref().filter(|_| !now.state.is_final()) {
         now.state = JobState::Settling;
         now.outcome = Some(ended.outcome);
@@ -145,6 +146,12 @@ pub fn apply_notes(now: &mut JobNow, kept: &KeptOrder) {
 /// after the row.
 fn is_ahead(mark: &kept::Mark, now: &JobNow) -> bool {
     (mark.fence, mark.attempt) > (now.fence, now.attempt) || (mark.fence == now.fence && mark.head != now.head)
+}
+
+/// Whether a job's renter wants it stopped, and its row does not know that.
+#[must_use]
+pub const fn wants_stop(now: &JobNow, kept: &KeptOrder) -> bool {
+    kept.stop.is_some() && !now.stop_wanted && !now.state.is_final()
 }
 
 /// Whether the notes of an order tell of something that the job's row does not know: the store is older than they are.

@@ -22,7 +22,7 @@ use futures_util::Stream;
 use super::auth::{self, Caller};
 use super::market::MarketView;
 use super::order::{self, Terms};
-use super::{adopt, budget, job, pod_token, quotes};
+use super::{adopt, budget, job, kept, pod_token, quotes};
 use crate::control::Control;
 use crate::error::{ApiError, Code};
 use crate::objects::{ObjectError, Owner};
@@ -309,8 +309,13 @@ pub async fn stop(control: &Control, job: Job, seal: &RequestSeal) -> Result<Job
         let message = "this sealed request was used before: seal a new one";
         return Err(ApiError::new(Code::ReplayedRequest, message));
     }
+    let wanted = |now: &JobNow| !now.state.is_final() && !now.stop_wanted;
+    if wanted(&job.now) {
+        // Before it is acknowledged: a store that is lost must not have the job run on at its renter's cost.
+        kept::put_stop(control, &job.order, now).await?;
+    }
     let event = job::event(now, "state", "its renter wants it stopped", &[("stop_wanted", "true".to_owned())]);
-    update(control, job, |now| !now.state.is_final() && !now.stop_wanted, |now| now.stop_wanted = true, &[event]).await
+    update(control, job, wanted, |now| now.stop_wanted = true, &[event]).await
 }
 
 /// Changes a job where `wanted`, again when somebody else was first.

@@ -2,8 +2,8 @@
 //! present (`app::adopt`).
 //!
 //! Each thing is written before the step that makes it matter: an order's record before the job is acknowledged and the
-//! order posted, an epoch's leaves before its root, a lease as it ended before it can be closed, how a command ended
-//! before its leases are released, the receipt before the job is over. Marks say which fence, attempt and head were begun.
+//! order posted, an epoch's leaves before its root, a lease as it ended before it can be closed, that its renter wants a job stopped
+//! before that is acknowledged, how a command ended before its leases are released, the receipt before the job is over. Marks say which fence, attempt and head were begun.
 //!
 //! The object store is believed less than the chain: every note carries the operator's own seal (HMAC-SHA-256 under the
 //! secret that its nodes share) over its path and content, so that whoever can write there can withhold notes and not
@@ -145,6 +145,14 @@ pub struct Ended {
     pub resumed_from_step: Option<u64>,
 }
 
+/// That its renter wants a job stopped: `orders/<order>/stop.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stop {
+    /// When that was asked for.
+    pub at: UnixMs,
+}
+
 /// Everything kept of an order.
 #[derive(Clone, Debug)]
 pub struct KeptOrder {
@@ -162,6 +170,8 @@ pub struct KeptOrder {
     pub leases: Vec<KeptLease>,
     /// What lengthened it.
     pub extensions: Option<KeptExtensions>,
+    /// Whether its renter wants it stopped.
+    pub stop: Option<Stop>,
     /// How its command ended.
     pub ended: Option<Ended>,
     /// Its receipt: everything is over.
@@ -259,6 +269,7 @@ pub async fn order(control: &Control, address: &Address) -> Result<Option<KeptOr
     Ok(Some(KeptOrder {
         mark: mark(control, address).await?,
         extensions: get(control, &path_of(address, "extensions")).await?,
+        stop: get(control, &path_of(address, "stop")).await?,
         ended: get(control, &path_of(address, "ended")).await?,
         receipt: get(control, &path_of(address, "receipt")).await?,
         record,
@@ -318,6 +329,14 @@ pub async fn put_leases(control: &Control, job: &Job) -> Result<()> {
 pub async fn put_extensions(control: &Control, order: &Address, now: &JobNow) -> Result<()> {
     let kept = KeptExtensions { terms: now.terms, extended_s: now.extended_s, records: now.extensions.clone() };
     put(control, &path_of(order, "extensions"), &kept, false).await.map(drop)
+}
+
+/// Keeps that a job's renter wants it stopped. The first word stays.
+///
+/// # Errors
+/// When the object store fails.
+pub async fn put_stop(control: &Control, order: &Address, at: UnixMs) -> Result<()> {
+    put(control, &path_of(order, "stop"), &Stop { at }, true).await.map(drop)
 }
 
 /// Keeps how a job's command ended. The first word stays.

@@ -36,16 +36,21 @@ const MIXED_ORDERS: usize = 2;
 /// Whether the chain may have booked for a lease last what this operator does not know of. It is sure of what it booked
 /// itself, and of a lease without a clock that it closed itself.
 async fn is_unsure(control: &Control, record: &LeaseRecord) -> anyhow::Result<bool> {
-    let confirmed = async |key: String| {
-        let row = control.store.chain_tx(&key).await?;
-        anyhow::Ok(row.is_some_and(|row| row.state == ChainTxState::Confirmed))
+    let landed = async |key: String| {
+        let Some(row) = control.store.chain_tx(&key).await? else { return anyhow::Ok(false) };
+        if row.state == ChainTxState::Confirmed {
+            return Ok(true);
+        }
+        // Nobody asks again for what shows on the chain.
+        let status = control.rpc.status(&row.signature.parse()?).await?;
+        Ok(status.is_some_and(|status| status.error.is_none()))
     };
     let Some(index) = record.epoch else {
-        return Ok(record.start != 0 || !confirmed(format!("close_lease/{}", record.lease)).await?);
+        return Ok(record.start != 0 || !landed(format!("close_lease/{}", record.lease)).await?);
     };
     let own = own_leaf(control, record).await?;
     let is_own = own.is_some_and(|leaf| leaf.device_seconds == record.device_seconds && leaf.flags & FLAG_FINAL != 0);
-    Ok(!is_own || !confirmed(format!("settle_lease/{}/{index}", record.lease)).await?)
+    Ok(!is_own || !landed(format!("settle_lease/{}/{index}", record.lease)).await?)
 }
 
 /// The leaf that this operator wrote down as the last of a lease.

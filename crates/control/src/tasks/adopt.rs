@@ -77,6 +77,14 @@ impl Adoptions {
     async fn bring_up(&self, job: &Job, notes: Option<&KeptOrder>, behind: bool) -> anyhow::Result<()> {
         let control = &self.control;
         let is_old = behind || notes.is_some_and(|notes| adopt::is_behind(&job.now, notes));
+        // It needs no adoption, and may have come while the job was adopted.
+        if let Some(notes) = notes
+            && (!is_old || job.now.adopting.is_some())
+            && adopt::wants_stop(&job.now, notes)
+        {
+            job::change(control, job, |row| row.stop_wanted = true).await?;
+            return Ok(());
+        }
         if job.now.adopting.is_some() || !is_old {
             return Ok(());
         }

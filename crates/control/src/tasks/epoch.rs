@@ -230,6 +230,9 @@ impl Reconciler for Epochs {
         }
         let Some(market) = self.control.market.snapshot() else { return Ok(()) };
         let latest = self.control.store.epoch_latest().await?;
+        if self.control.caught_up.went_back(latest.as_ref().map(|latest| latest.index), None) {
+            anyhow::bail!("the store is older than what was attested over it");
+        }
         let mut redo = None;
         if let Some(latest) = &latest {
             // An epoch begins only when the one before it stands, or can no longer stand.

@@ -18,6 +18,7 @@ mod order;
 mod orphan;
 mod placement;
 mod pods;
+mod restored;
 mod runtime;
 mod settlement;
 
@@ -72,6 +73,7 @@ pub fn spawn(control: &Arc<Control>, stop: &CancellationToken) -> JoinSet<()> {
     start.reconciler(settlement::Settlements::new(control));
     start.reconciler(orphan::Orphans::new(control));
     set.spawn(atoll_life::bound(build::beat(Arc::clone(control), stop.clone())));
+    set.spawn(atoll_life::bound(restored::watch(Arc::clone(control), stop.clone())));
     set
 }
 
@@ -94,7 +96,7 @@ impl Starter<'_> {
                     () = caught_up.wait() => {}
                 }
             }
-            loop {
+            while !caught_up.is_old() {
                 signals.mark_unchanged();
                 if R::ON_CHAIN && market.snapshot().is_none() {
                     tracing::debug!(reconciler = R::NAME, "waits for the chain");

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use atoll_api::client::Sealing;
 use atoll_api::receipt::Receipt;
 use atoll_chain::Hash;
 use atoll_control::app::{kept, leaves};
@@ -210,4 +211,26 @@ async fn a_root_of_an_epoch_of_which_another_is_kept_is_not_voted_on() {
     it.finish().await;
     let voted = it.net.market().epoch(refused.index, &Hash(refused.root.0)).await.unwrap();
     assert!(voted.is_none(), "its key signed a second root of epoch {}", refused.index);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_stop_that_was_acknowledged_outlives_the_store() {
+    let mut it = running().await;
+    it.settled_some().await;
+    let copy = tempfile::tempdir().unwrap();
+    it.operator.kill().await;
+    it.operator.back_up(copy.path());
+    it.operator.start().await;
+    let client = it.operator.client(&it.net).await;
+    let seal = Sealing { wallet: &it.net.renter, now: it.net.clock.time(), nonce: [9; 16], idempotency_key: "stop" };
+    client.stop(it.job, &seal).await.unwrap();
+    it.operator.kill().await;
+    it.operator.restore(copy.path());
+    // As if the node had been killed before it did anything about it.
+    let ended = it.operator.state.join(format!("objects/orders/{}/ended.json", it.draft.order));
+    if let Err(error) = std::fs::remove_file(ended) {
+        assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
+    }
+    it.operator.start().await;
+    it.over(JobState::Stopped).await;
 }

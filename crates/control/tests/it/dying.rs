@@ -1,8 +1,9 @@
-//! A store whose node dies after so many of its writes: the write is done, its answer never comes.
+//! A store whose node dies after so many of its writes: the write is done, its answer never comes. And one in whose place
+//! another is put under a running node.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use atoll_control::store::rows::*;
@@ -21,12 +22,19 @@ use crate::whole::Around;
 pub(crate) struct Lives {
     left: AtomicI64,
     died: Notify,
+    /// What is used in the place of the store, once it is there.
+    instead: OnceLock<Arc<dyn Store>>,
 }
 
 impl Lives {
     /// The next life ends at its write of this number.
     pub(crate) fn for_writes(&self, writes: i64) {
         self.left.store(writes, Ordering::SeqCst);
+    }
+
+    /// Puts another store in the place of the one that nodes use.
+    pub(crate) fn put_instead(&self, store: Arc<dyn Store>) {
+        assert!(self.instead.set(store).is_ok(), "once");
     }
 
     /// Waits for the end of this life.
@@ -45,6 +53,10 @@ impl Lives {
 struct Dying(Arc<dyn Store>, Arc<Lives>);
 
 impl Dying {
+    fn store(&self) -> &Arc<dyn Store> {
+        self.1.instead.get().unwrap_or(&self.0)
+    }
+
     /// A dead node does nothing more.
     async fn lives<T>(&self, work: impl Future<Output = T>) -> T {
         if self.1.left.load(Ordering::SeqCst) <= 0 {
@@ -67,67 +79,67 @@ impl Dying {
 #[async_trait]
 impl Store for Dying {
     async fn user_add(&self, user: &User) -> Result<()> {
-        self.lives(self.0.user_add(user)).await
+        self.lives(self.store().user_add(user)).await
     }
     async fn user_by_name(&self, name: &str) -> Result<Option<User>> {
-        self.lives(self.0.user_by_name(name)).await
+        self.lives(self.store().user_by_name(name)).await
     }
     async fn api_key_add(&self, key: &ApiKey) -> Result<()> {
-        self.lives(self.0.api_key_add(key)).await
+        self.lives(self.store().api_key_add(key)).await
     }
     async fn api_key(&self, id: ApiKeyId) -> Result<Option<(ApiKey, User)>> {
-        self.lives(self.0.api_key(id)).await
+        self.lives(self.store().api_key(id)).await
     }
     async fn api_key_revoke(&self, id: ApiKeyId, now: UnixMs) -> Result<()> {
-        self.lives(self.0.api_key_revoke(id, now)).await
+        self.lives(self.store().api_key_revoke(id, now)).await
     }
     async fn nonce_use(&self, signer: &PublicKey, nonce: &[u8; 16], now: UnixMs, forget_at: UnixMs) -> Result<bool> {
-        self.lives(self.0.nonce_use(signer, nonce, now, forget_at)).await
+        self.lives(self.store().nonce_use(signer, nonce, now, forget_at)).await
     }
     async fn job_accept(&self, new: &NewJob, now: UnixMs) -> Result<Accepted> {
-        self.survives(self.0.job_accept(new, now)).await
+        self.survives(self.store().job_accept(new, now)).await
     }
     async fn job(&self, id: JobId) -> Result<Option<Job>> {
-        self.lives(self.0.job(id)).await
+        self.lives(self.store().job(id)).await
     }
     async fn job_by_order(&self, order: &Address) -> Result<Option<Job>> {
-        self.lives(self.0.job_by_order(order)).await
+        self.lives(self.store().job_by_order(order)).await
     }
     async fn job_by_cluster(&self, cluster: ClusterId) -> Result<Option<Job>> {
-        self.lives(self.0.job_by_cluster(cluster)).await
+        self.lives(self.store().job_by_cluster(cluster)).await
     }
     async fn jobs_of(&self, user: UserId, limit: u32) -> Result<Vec<Job>> {
-        self.lives(self.0.jobs_of(user, limit)).await
+        self.lives(self.store().jobs_of(user, limit)).await
     }
     async fn jobs_open(&self) -> Result<Vec<Job>> {
-        self.lives(self.0.jobs_open()).await
+        self.lives(self.store().jobs_open()).await
     }
     async fn job_change(&self, id: JobId, generation: u64, change: &JobChange, events: &[Event]) -> Result<Job> {
-        self.survives(self.0.job_change(id, generation, change, events)).await
+        self.survives(self.store().job_change(id, generation, change, events)).await
     }
     async fn events_add(&self, job: JobId, events: &[Event]) -> Result<()> {
-        self.lives(self.0.events_add(job, events)).await
+        self.lives(self.store().events_add(job, events)).await
     }
     async fn events(&self, job: JobId, after: u64, limit: u32) -> Result<Vec<(u64, Event)>> {
-        self.lives(self.0.events(job, after, limit)).await
+        self.lives(self.store().events(job, after, limit)).await
     }
     async fn worker_put(&self, worker: &Worker) -> Result<()> {
-        self.lives(self.0.worker_put(worker)).await
+        self.lives(self.store().worker_put(worker)).await
     }
     async fn worker(&self, id: WorkerId) -> Result<Option<Worker>> {
-        self.lives(self.0.worker(id)).await
+        self.lives(self.store().worker(id)).await
     }
     async fn workers(&self) -> Result<Vec<Worker>> {
-        self.lives(self.0.workers()).await
+        self.lives(self.store().workers()).await
     }
     async fn devices_reserve(&self, reservations: &[Reservation], now: UnixMs) -> Result<()> {
-        self.survives(self.0.devices_reserve(reservations, now)).await
+        self.survives(self.store().devices_reserve(reservations, now)).await
     }
     async fn devices_unreserve(&self, job: JobId) -> Result<()> {
-        self.survives(self.0.devices_unreserve(job)).await
+        self.survives(self.store().devices_unreserve(job)).await
     }
     async fn devices_reserved(&self, now: UnixMs) -> Result<BTreeMap<WorkerId, u16>> {
-        self.lives(self.0.devices_reserved(now)).await
+        self.lives(self.store().devices_reserved(now)).await
     }
     async fn pods_add(
         &self,
@@ -138,132 +150,132 @@ impl Store for Dying {
         commands: &[Command],
         events: &[Event],
     ) -> Result<Job> {
-        self.survives(self.0.pods_add(job, generation, change, pods, commands, events)).await
+        self.survives(self.store().pods_add(job, generation, change, pods, commands, events)).await
     }
     async fn pod(&self, id: PodId) -> Result<Option<Pod>> {
-        self.lives(self.0.pod(id)).await
+        self.lives(self.store().pod(id)).await
     }
     async fn pods_of(&self, job: JobId) -> Result<Vec<Pod>> {
-        self.lives(self.0.pods_of(job)).await
+        self.lives(self.store().pods_of(job)).await
     }
     async fn pods_on(&self, worker: WorkerId) -> Result<Vec<Pod>> {
-        self.lives(self.0.pods_on(worker)).await
+        self.lives(self.store().pods_on(worker)).await
     }
     async fn pod_change(&self, id: PodId, change: &PodChange, events: &[Event]) -> Result<bool> {
-        self.survives(self.0.pod_change(id, change, events)).await
+        self.survives(self.store().pod_change(id, change, events)).await
     }
     async fn usage_put(&self, pod: PodId, usage: &SignedUsage) -> Result<()> {
-        self.lives(self.0.usage_put(pod, usage)).await
+        self.lives(self.store().usage_put(pod, usage)).await
     }
     async fn observations_put(&self, seen: &BTreeMap<PodId, Observation>) -> Result<()> {
-        self.lives(self.0.observations_put(seen)).await
+        self.lives(self.store().observations_put(seen)).await
     }
     async fn commands_add(&self, commands: &[Command]) -> Result<()> {
-        self.survives(self.0.commands_add(commands)).await
+        self.survives(self.store().commands_add(commands)).await
     }
     async fn known(&self, workers: &[WorkerId]) -> Result<BTreeMap<WorkerId, Known>> {
-        self.lives(self.0.known(workers)).await
+        self.lives(self.store().known(workers)).await
     }
     async fn workers_commanded(&self) -> Result<Vec<WorkerId>> {
-        self.lives(self.0.workers_commanded()).await
+        self.lives(self.store().workers_commanded()).await
     }
     async fn commands_open(&self, worker: WorkerId, limit: u32) -> Result<Vec<Command>> {
-        self.lives(self.0.commands_open(worker, limit)).await
+        self.lives(self.store().commands_open(worker, limit)).await
     }
     async fn command_answer(&self, worker: WorkerId, id: CommandId, answer: &CommandAnswer) -> Result<bool> {
-        self.survives(self.0.command_answer(worker, id, answer)).await
+        self.survives(self.store().command_answer(worker, id, answer)).await
     }
     async fn command(&self, id: CommandId) -> Result<Option<(Command, Option<CommandAnswer>)>> {
-        self.lives(self.0.command(id)).await
+        self.lives(self.store().command(id)).await
     }
     async fn chain_tx_put(&self, tx: &ChainTx) -> Result<ChainTx> {
-        self.survives(self.0.chain_tx_put(tx)).await
+        self.survives(self.store().chain_tx_put(tx)).await
     }
     async fn chain_tx(&self, key: &str) -> Result<Option<ChainTx>> {
-        self.lives(self.0.chain_tx(key)).await
+        self.lives(self.store().chain_tx(key)).await
     }
     async fn chain_txs_of(&self, job: JobId) -> Result<Vec<ChainTx>> {
-        self.lives(self.0.chain_txs_of(job)).await
+        self.lives(self.store().chain_txs_of(job)).await
     }
     async fn chain_txs_pending(&self) -> Result<Vec<ChainTx>> {
-        self.lives(self.0.chain_txs_pending()).await
+        self.lives(self.store().chain_txs_pending()).await
     }
     async fn chain_tx_state(&self, signature: &str, state: ChainTxState, error: &str, told: &[Event]) -> Result<()> {
-        self.survives(self.0.chain_tx_state(signature, state, error, told)).await
+        self.survives(self.store().chain_tx_state(signature, state, error, told)).await
     }
     async fn chain_tx_gone(&self, signature: &str) -> Result<()> {
-        self.survives(self.0.chain_tx_gone(signature)).await
+        self.survives(self.store().chain_tx_gone(signature)).await
     }
     async fn epoch_put(&self, epoch: &Epoch) -> Result<Epoch> {
-        self.survives(self.0.epoch_put(epoch)).await
+        self.survives(self.store().epoch_put(epoch)).await
     }
     async fn epoch_latest(&self) -> Result<Option<Epoch>> {
-        self.lives(self.0.epoch_latest()).await
+        self.lives(self.store().epoch_latest()).await
     }
     async fn epoch_with_lease(&self, lease: &Address) -> Result<Option<Epoch>> {
-        self.lives(self.0.epoch_with_lease(lease)).await
+        self.lives(self.store().epoch_with_lease(lease)).await
     }
     async fn epoch_with_lease_up_to(&self, lease: &Address, index: u64) -> Result<Option<Epoch>> {
-        self.lives(self.0.epoch_with_lease_up_to(lease, index)).await
+        self.lives(self.store().epoch_with_lease_up_to(lease, index)).await
     }
     async fn receipt_put(&self, job: JobId, sha256: &Digest, receipt: &str) -> Result<()> {
-        self.survives(self.0.receipt_put(job, sha256, receipt)).await
+        self.survives(self.store().receipt_put(job, sha256, receipt)).await
     }
     async fn receipt(&self, job: JobId) -> Result<Option<String>> {
-        self.lives(self.0.receipt(job)).await
+        self.lives(self.store().receipt(job)).await
     }
     async fn job_origin(&self, job: JobId) -> Result<Origin> {
-        self.lives(self.0.job_origin(job)).await
+        self.lives(self.store().job_origin(job)).await
     }
     async fn job_adopt(&self, new: &AdoptedJob) -> Result<Job> {
-        self.survives(self.0.job_adopt(new)).await
+        self.survives(self.store().job_adopt(new)).await
     }
     async fn stray_put(&self, stray: &Stray) -> Result<()> {
-        self.lives(self.0.stray_put(stray)).await
+        self.lives(self.store().stray_put(stray)).await
     }
     async fn stray(&self, pod: PodId) -> Result<Option<Stray>> {
-        self.lives(self.0.stray(pod)).await
+        self.lives(self.store().stray(pod)).await
     }
     async fn strays_on(&self, worker: WorkerId) -> Result<Vec<Stray>> {
-        self.lives(self.0.strays_on(worker)).await
+        self.lives(self.store().strays_on(worker)).await
     }
     async fn strays_of(&self, order: &Address) -> Result<Vec<Stray>> {
-        self.lives(self.0.strays_of(order)).await
+        self.lives(self.store().strays_of(order)).await
     }
     async fn stray_orders(&self) -> Result<Vec<Address>> {
-        self.lives(self.0.stray_orders()).await
+        self.lives(self.store().stray_orders()).await
     }
     async fn strays_drop(&self, order: &Address, before: UnixMs) -> Result<()> {
-        self.lives(self.0.strays_drop(order, before)).await
+        self.lives(self.store().strays_drop(order, before)).await
     }
     async fn node_beat(&self, beat: &Beat) -> Result<()> {
-        self.lives(self.0.node_beat(beat)).await
+        self.lives(self.store().node_beat(beat)).await
     }
     async fn news(&self, commands_after: u64) -> Result<News> {
-        self.lives(self.0.news(commands_after)).await
+        self.lives(self.store().news(commands_after)).await
     }
     async fn last_command(&self) -> Result<u64> {
-        self.lives(self.0.last_command()).await
+        self.lives(self.store().last_command()).await
     }
     async fn links(&self) -> Result<BTreeMap<WorkerId, Held>> {
-        self.lives(self.0.links()).await
+        self.lives(self.store().links()).await
     }
     async fn nodes_drop(&self, nodes: &[NodeId]) -> Result<()> {
-        self.lives(self.0.nodes_drop(nodes)).await
+        self.lives(self.store().nodes_drop(nodes)).await
     }
     async fn pod_lose(&self, id: PodId, seen: Option<Held>, change: &PodChange, events: &[Event]) -> Result<bool> {
-        self.survives(self.0.pod_lose(id, seen, change, events)).await
+        self.survives(self.store().pod_lose(id, seen, change, events)).await
     }
     async fn network_pin(&self, pin: &NetworkPin) -> Result<NetworkPin> {
-        self.survives(self.0.network_pin(pin)).await
+        self.survives(self.store().network_pin(pin)).await
     }
     async fn network(&self) -> Result<Option<NetworkPin>> {
-        self.lives(self.0.network()).await
+        self.lives(self.store().network()).await
     }
     async fn beat(&self) -> Result<()> {
-        self.lives(self.0.beat()).await
+        self.lives(self.store().beat()).await
     }
     async fn ping(&self) -> Result<()> {
-        self.lives(self.0.ping()).await
+        self.lives(self.store().ping()).await
     }
 }

@@ -2,6 +2,7 @@
 //! pay of neither job stays behind what its machine served.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use atoll_api::receipt::{Receipt, ReceiptBody};
 use atoll_chain::Address;
@@ -15,6 +16,8 @@ use crate::whole::{Case, Hand, Net, Operator, PURSE, until};
 const STAKE: u64 = 200_000_000_000;
 /// Seconds that are attested past the copy, and served after the loss.
 const SERVED_S: u64 = 15;
+/// The longest life of a node that is killed again and again.
+const LIFE_MAX: Duration = Duration::from_secs(5);
 /// Seconds of those that may be seen by nobody: beats around the beginning and the end of what is measured.
 const UNSEEN_S: u64 = 6;
 
@@ -144,7 +147,8 @@ async fn a_node_that_dies_again_and_again_while_it_brings_an_old_store_up_leaves
     for _ in 0..12 {
         life.for_writes(1);
         it.operator.start().await;
-        life.over().await;
+        // One that has nothing to write goes on until here.
+        let _ = tokio::time::timeout(LIFE_MAX, life.over()).await;
         it.operator.kill().await;
     }
     it.operator.around = usual;
@@ -173,4 +177,28 @@ async fn two_nodes_that_start_at_once_over_an_old_store_leave_no_job_behind() {
     tokio::join!(it.operator.start(), beside.start());
     it.go_on(&[&it.operator, &beside]).await;
     it.check_pay().await;
+}
+
+/// Against the rule of `docs/decisions/0005`: the copy is put in place under a node that runs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_node_whose_store_is_put_back_while_it_runs_sees_it_and_attests_nothing_over_it() {
+    let mut it = Two::running().await;
+    it.books(1).await;
+    let copy = tempfile::tempdir().unwrap();
+    let life = Arc::new(Lives::default());
+    life.for_writes(i64::MAX);
+    it.operator.around = life.around();
+    it.operator.kill().await;
+    it.operator.back_up(copy.path());
+    it.operator.start().await;
+    it.go_on(&[&it.operator]).await;
+    it.books(SERVED_S).await;
+    let copied = format!("sqlite:{}", copy.path().join("control.db").display());
+    let old = atoll_control::store::open(&copied).await.unwrap();
+    let attested = old.epoch_latest().await.unwrap().unwrap().index;
+    life.put_instead(Arc::clone(&old));
+    until("the node has seen it", || async { it.operator.control().caught_up.is_old() }).await;
+    // Longer than an epoch: nothing goes on.
+    it.serves(8).await;
+    assert_eq!(old.epoch_latest().await.unwrap().unwrap().index, attested, "nothing is attested over it");
 }
