@@ -171,7 +171,7 @@ async fn send(on: &OnChain, slot: &Slot<Kept>, kept: &Kept) -> Result<Done, Fail
     }
     match standing(&on.chain.rpc, &signed, kept.last_valid_height, TAKEN_MAX).await? {
         Standing::Taken => slot.forget().and_then(|()| kept.done()),
-        Standing::Over(why) => slot.forget().and_then(|()| Err(why)),
+        Standing::Over(why) => slot.forget().and(Err(why)),
         Standing::Open => {
             let message = format!("the chain has not taken the transaction yet; {again}");
             Err(Failure::new(Exit::Unreachable, "chain_unreachable", message))
