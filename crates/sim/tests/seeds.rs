@@ -125,7 +125,7 @@ fn a_store_that_comes_back_old_forgets_nothing_for_good() {
 #[test]
 fn a_store_that_comes_back_old_has_its_key_sign_no_second_root() {
     let mut votes = 0;
-    for seed in 0..4 {
+    for seed in 0..6 {
         let second = Duration::from_secs(1);
         let lie = |n: u64| {
             let lasts = Duration::from_millis(700 + 1_300 * ((n + seed) % 4));
