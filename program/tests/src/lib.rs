@@ -8,6 +8,7 @@ pub mod calls;
 pub mod disputes;
 pub mod frauds;
 pub mod governs;
+pub mod loader;
 pub mod pays;
 pub mod reference;
 pub mod spot;

@@ -16,7 +16,11 @@ use solana_message::Message;
 use solana_signer::Signer;
 use solana_transaction::Transaction;
 use solana_transaction_error::TransactionError;
-use std::{cell::Cell, collections::BTreeMap, path::Path};
+use std::{
+    cell::Cell,
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 /// The largest transaction that a Solana cluster takes, bytes.
 pub const TRANSACTION_LEN_MAX: usize = 1232;
@@ -44,6 +48,13 @@ pub fn pda(seeds: &[&[u8]]) -> Address {
     Pubkey::find_program_address(seeds, &PROGRAM_ID.into()).0.to_bytes()
 }
 
+/// The program's bytes under test: the committed ones, or those that `ATOLL_MARKET_SO` names, such as those of `cargo build-sbf`
+/// before they are deployed.
+pub fn program() -> PathBuf {
+    let committed = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../market.so");
+    std::env::var_os("ATOLL_MARKET_SO").map_or_else(committed, Into::into)
+}
+
 /// One chain.
 pub struct World {
     pub svm: LiteSVM,
@@ -62,11 +73,8 @@ pub type Simulated = Result<Vec<(Address, Vec<u8>)>, (String, Vec<String>)>;
 
 impl World {
     /// A chain with the program, the mint and funded operator keys; the network is not made yet.
-    ///
-    /// `ATOLL_MARKET_SO` names other bytes to test, such as those of `cargo build-sbf` before they are deployed.
     pub fn bare() -> Self {
-        let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../market.so");
-        Self::with_program(&std::env::var_os("ATOLL_MARKET_SO").map_or(committed, Into::into))
+        Self::with_program(&program())
     }
 
     /// As [`World::bare`], with other program bytes.
@@ -74,6 +82,11 @@ impl World {
         let mut svm = LiteSVM::new();
         svm.add_program_from_file(Pubkey::from(PROGRAM_ID), path)
             .unwrap_or_else(|error| panic!("{}: {error:?}; run `cargo xtask program build`", path.display()));
+        Self::on(svm)
+    }
+
+    /// The mint and funded operator keys on a chain.
+    pub(crate) fn on(svm: LiteSVM) -> Self {
         let mut world = Self {
             svm,
             keys: BTreeMap::new(),
@@ -119,6 +132,10 @@ impl World {
             self.svm.airdrop(&address.into(), 1_000_000_000_000).unwrap();
         }
         address
+    }
+
+    pub(crate) fn keypair(&self, address: &Address) -> Option<&Keypair> {
+        self.keys.get(address)
     }
 
     /// A key that holds no lamports.
@@ -347,7 +364,7 @@ impl World {
     }
 }
 
-fn refusal(error: &TransactionError) -> Refusal {
+pub(crate) fn refusal(error: &TransactionError) -> Refusal {
     match error {
         TransactionError::InstructionError(_, InstructionError::Custom(code)) => {
             Error::from_code(*code).map_or(Refusal::Runtime, Refusal::Market)

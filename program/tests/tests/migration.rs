@@ -9,17 +9,13 @@ use atoll_market_tests::{
     Party, World,
     calls::{CPU, DURATION_S, FEED, STAKE, leaf},
     stakes::UNBOND_S,
-    world::START,
+    world::{START, program},
 };
 use std::path::Path;
 
-fn program(name: &str) -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
-}
-
 #[test]
 fn what_the_first_program_wrote_lives_on() {
-    let mut world = World::with_program(&program("fixtures/market-v1.so"));
+    let mut world = World::with_program(&Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/market-v1.so"));
     world.must(&world.init());
     world.must(&world.set_catalogue(CPU));
     world.must(&world.set_feed(FEED));
@@ -30,7 +26,7 @@ fn what_the_first_program_wrote_lives_on() {
     world.must(&party.post(2));
     world.must(&party.fill(0, 0, &[0b01]));
 
-    world.upgrade(&program("../market.so"));
+    world.upgrade(&program());
     world.must(&world.set_rules());
     world.must(&party.fill(1, 0, &[0b10]));
     let leases: [Lease; 2] = [world.read(party.lease(0)), world.read(party.lease(1))];
