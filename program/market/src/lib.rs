@@ -9,7 +9,7 @@
 //! or the budget that paid.
 //!
 //! The bytes come from `cargo xtask program build`; the target's traps are in `docs/decisions/0002-program-toolchain.md`.
-#![cfg_attr(target_arch = "bpf", no_std)]
+#![cfg_attr(any(target_os = "solana", target_arch = "bpf"), no_std)]
 
 mod entrypoint;
 mod instruction;
@@ -17,7 +17,7 @@ mod shared;
 
 /// Says so in the log and fails the transaction. The default handler would print a location, which is a pointer in a
 /// constant: the linker does not relocate those.
-#[cfg(target_arch = "bpf")]
+#[cfg(any(target_os = "solana", target_arch = "bpf"))]
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     // SAFETY: both pointers are to static bytes of the given lengths.

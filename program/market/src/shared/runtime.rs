@@ -7,11 +7,11 @@ use pinocchio::{
     sysvars::{Sysvar, clock::CLOCK_ID, get_sysvar_unchecked, rent::Rent},
 };
 
-#[cfg(not(target_arch = "bpf"))]
+#[cfg(not(any(target_os = "solana", target_arch = "bpf")))]
 pub(crate) use host::{find_address, sha256};
 
 /// SHA-256 over the concatenated parts.
-#[cfg(target_arch = "bpf")]
+#[cfg(any(target_os = "solana", target_arch = "bpf"))]
 #[inline(always)]
 pub(crate) fn sha256(parts: &[&[u8]]) -> Hash {
     let mut hash = [0; 32];
@@ -23,14 +23,14 @@ pub(crate) fn sha256(parts: &[&[u8]]) -> Hash {
 }
 
 /// Seeds of an address at most, without the bump.
-#[cfg(target_arch = "bpf")]
+#[cfg(any(target_os = "solana", target_arch = "bpf"))]
 const SEEDS_MAX: usize = 4;
 
 /// The canonical address of some seeds and its bump: the first hash, from bump 255 down, that is no point of the curve.
 ///
 /// The runtime's own search takes 1,500 compute units a try. A hash and the curve's check, which are what it does, take
 /// less than a third of that.
-#[cfg(target_arch = "bpf")]
+#[cfg(any(target_os = "solana", target_arch = "bpf"))]
 #[inline(never)]
 pub(crate) fn find_address(program: &Address, seeds: &[&[u8]]) -> Option<(Address, u8)> {
     let marker: &[u8] = core::hint::black_box(b"ProgramDerivedAddress");
@@ -52,7 +52,7 @@ pub(crate) fn find_address(program: &Address, seeds: &[&[u8]]) -> Option<(Addres
 }
 
 /// Whether 32 bytes are a point of ed25519's curve, so that somebody may hold a key for them.
-#[cfg(target_arch = "bpf")]
+#[cfg(any(target_os = "solana", target_arch = "bpf"))]
 #[inline(always)]
 fn is_on_curve(bytes: &Hash) -> bool {
     const EDWARDS: u64 = 0;
@@ -62,7 +62,7 @@ fn is_on_curve(bytes: &Hash) -> bool {
 }
 
 /// The host compiles the crate for lints only: the program runs on chain, and its tests run its real bytes.
-#[cfg(not(target_arch = "bpf"))]
+#[cfg(not(any(target_os = "solana", target_arch = "bpf")))]
 mod host {
     use super::{Address, Hash};
 
