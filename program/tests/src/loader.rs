@@ -1,10 +1,10 @@
-//! The runtime's own upgradeable loader: what a cluster runs when somebody deploys.
+//! What a cluster does beside running the program: its upgradeable loader, and lookup tables.
 //!
 //! litesvm takes this code, and the list of features that are active on the main network, from the validator's crates.
 //! [`World::bare`] only puts the program's bytes in their place; here they go through every check of a deployment.
 
 use crate::{
-    World,
+    Call, World,
     world::{Refusal, refusal, sha256},
 };
 use atoll_interface::{Address, PROGRAM_ID, SYSTEM_PROGRAM_ID};
@@ -12,13 +12,16 @@ use litesvm::LiteSVM;
 use solana_address::Address as Pubkey;
 use solana_instruction::{AccountMeta, Instruction};
 use solana_keypair::Keypair;
-use solana_message::Message;
-use solana_transaction::Transaction;
+use solana_message::{AddressLookupTableAccount, Message, VersionedMessage, v0};
+use solana_transaction::{Transaction, versioned::VersionedTransaction};
 
 /// The upgradeable loader.
 pub const LOADER: Pubkey = Pubkey::from_str_const("BPFLoaderUpgradeab1e11111111111111111111111");
 const RENT: Pubkey = Pubkey::from_str_const("SysvarRent111111111111111111111111111111111");
 const CLOCK: Pubkey = Pubkey::from_str_const("SysvarC1ock11111111111111111111111111111111");
+const LOOKUP: Pubkey = Pubkey::from_str_const("AddressLookupTab1e1111111111111111111111111");
+/// Bytes before a lookup table's addresses.
+const TABLE_HEAD: usize = 56;
 /// Bytes of the program in one transaction.
 const CHUNK: usize = 1_000;
 /// Bytes before a buffer's content: its state and authority.
@@ -128,6 +131,30 @@ impl World {
         let to = to.map(|to| AccountMeta::new_readonly(to.into(), false));
         let accounts = [AccountMeta::new(program_data(), false), AccountMeta::new_readonly(authority.into(), true)];
         self.load(&[call(SET_AUTHORITY, &[], accounts.into_iter().chain(to).collect())])
+    }
+
+    /// Sends one call whose accounts are named by a lookup table that holds them, as far as they need not sign; returns the
+    /// transaction's bytes.
+    pub fn send_with_table(&mut self, call: &Call, addresses: &[Address]) -> Result<usize, Refusal> {
+        let key = sha256(&[b"lookup table"]).into();
+        // Its state, that it is not being closed, and since when its addresses count; nobody extends it.
+        let mut data = [&1u32.to_le_bytes()[..], &u64::MAX.to_le_bytes(), &[0; TABLE_HEAD - 12]].concat();
+        data.extend(addresses.iter().flatten());
+        self.put(sha256(&[b"lookup table"]), LOOKUP.to_bytes(), data);
+        let addresses = addresses.iter().map(|address| Pubkey::from(*address)).collect();
+        let table = AddressLookupTableAccount { key, addresses };
+        let (payer, instructions) = (self.node.into(), self.message(&[call]));
+        let message = v0::Message::try_compile(&payer, &instructions, &[table], self.svm.latest_blockhash());
+        let message = VersionedMessage::V0(message.expect("the call compiles"));
+        let count = usize::from(message.header().num_required_signatures);
+        let keys = message.static_account_keys()[..count].iter();
+        let signers: Vec<&Keypair> =
+            keys.map(|key| self.keypair(&key.to_bytes()).expect("the key of every signer is known")).collect();
+        let bytes = 1 + 64 * count + message.serialize().len();
+        let transaction = VersionedTransaction::try_new(message, &signers[..]).expect("all signers are there");
+        let sent = self.svm.send_transaction(transaction);
+        self.svm.expire_blockhash();
+        sent.map(|_| bytes).map_err(|failed| refusal(&failed.err))
     }
 
     /// Checks signatures from here on, as a cluster does.

@@ -240,7 +240,7 @@ impl World {
         size(&self.unchecked(&self.message(calls)))
     }
 
-    fn message(&self, calls: &[&Call]) -> Vec<Instruction> {
+    pub(crate) fn message(&self, calls: &[&Call]) -> Vec<Instruction> {
         let checks = calls.iter().flat_map(|call| &call.checks).map(|data| Instruction {
             program_id: Pubkey::from(ED25519_ID),
             accounts: vec![],

@@ -2,14 +2,14 @@
 //! may, and then by nobody. And two limits of a real cluster: the growth of a page, and lookup tables.
 
 use atoll_interface::{
-    Error,
+    Error, instruction as ix,
     layout::{FleetPage, Lease, Record, SLOTS_MAX},
     settlement::Reason,
 };
 use atoll_market_tests::{
     Party, Refusal, World,
-    calls::{CPU, DURATION_S, FEED, leaf},
-    world::{START, program},
+    calls::{CPU, DURATION_S, FEED, STAKE, config, fill_data, leaf},
+    world::{START, TRANSACTION_LEN_MAX, program},
 };
 use std::fs;
 
@@ -123,4 +123,42 @@ fn a_page_grows_by_registrations_to_its_last_slot() {
     assert_eq!(usize::from(world.read::<FleetPage>(party.page).slot_count), SLOTS_MAX);
     assert_eq!(world.data(party.page).expect("the page").len(), FleetPage::SIZE + 96 * SLOTS_MAX);
     assert!(most < 10_000, "{most} compute units for one registration");
+}
+
+/// Eight leaves of a tree of 2^16 need a path that does not fit beside nine addresses of 32 bytes; it does beside their places
+/// in a table.
+#[test]
+fn a_lookup_table_makes_room_for_the_path_of_a_deep_tree() {
+    let (mut world, _) = deployed();
+    live(&mut world);
+    let party = Party::new(&mut world, "b");
+    let mut register = party.register(0);
+    let eight = ix::RegisterWorker { devices: 8, ..ix::RegisterWorker::decode(&register.data[1..]).unwrap() };
+    register.data = eight.encode().unwrap().as_slice().to_vec();
+    world.must(&register);
+    world.must(&party.stake(8 * STAKE));
+    world.must(&party.post(8));
+    for n in 0..8 {
+        let fill = ix::FillOrder { mask: 1 << n, ..fill_data(0, &[1]) };
+        world.must(&party.fill_as(party.node, n, &fill));
+    }
+    world.wait(50);
+    let until = world.now();
+    let mut leaves = vec![leaf([1; 32], 1, 1); 1 << 16];
+    for n in 0..8u16 {
+        leaves[usize::from(n)] = leaf(party.lease(n), 20, until);
+    }
+    let tree = world.attest(&leaves);
+    let call = tree.settle_batch(0, 8, party.order());
+    assert!(world.bytes(&[&call]) > TRANSACTION_LEN_MAX, "it fits without a table");
+    let named: Vec<_> = (0..8).map(|n| party.lease(n)).chain([party.order(), config()]).collect();
+    let bytes = world.send_with_table(&call, &named).expect("it goes through");
+    assert!(bytes <= TRANSACTION_LEN_MAX, "{bytes} bytes");
+    for n in 0..8 {
+        assert_eq!(world.read::<Lease>(party.lease(n)).device_seconds_paid, 20);
+    }
+    // A place in the table is no way round the program's checks.
+    let mut forged = call.clone();
+    forged.metas[3].address = party.lease(1);
+    assert!(world.send_with_table(&forged, &named).is_err());
 }
