@@ -212,12 +212,12 @@ async fn a_last_leaf_whose_vote_a_fork_takes_back_is_attested_again_under_the_ne
         latest > last && vote(latest).await.is_some_and(|vote| vote.state == ChainTxState::Confirmed)
     })
     .await;
-    // Both votes are taken back, and what was before them stays.
-    let signature = vote(last).await.unwrap().signature.parse().unwrap();
-    let voted_at = net.rpc.status(&signature).await.unwrap().unwrap().slot;
-    let slots = net.rpc.at(Commitment::Processed).slot().await.unwrap() - voted_at + 1;
-    net.misbehave(json!({ "rollBack": { "slots": slots } })).await;
-    assert!(net.rpc.status(&signature).await.unwrap().is_none(), "the vote is gone");
+    // Both votes are taken back. The next slots may have come since these were counted, and a vote may be sent again at once.
+    let signature = vote(last).await.unwrap().signature;
+    let voted_at = net.rpc.status(&signature.parse().unwrap()).await.unwrap().unwrap().slot;
+    let slots = net.rpc.at(Commitment::Processed).slot().await.unwrap() - voted_at + 3;
+    let lost = net.misbehave(json!({ "rollBack": { "slots": slots } })).await;
+    assert!(lost["rolledBack"].to_string().contains(&signature), "the vote stands: {lost}");
     net.misbehave(json!({ "finality": { "confirmedSlots": CONFIRMED, "finalizedSlots": FINAL } })).await;
     net.clock.pass(BLOCKHASH_LIFE);
     operator.wait_state(job, JobState::Stopped).await;
