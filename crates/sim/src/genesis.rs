@@ -12,7 +12,7 @@ use atoll_chain::local::{Engine, EngineConfig, MARKET_SO, Settings, WallClock};
 use atoll_chain::market::data::{Init, RegisterWorker, SetCatalogue, SetFeed};
 use atoll_chain::market::layout::{CLASS_SAMPLED, MODEL_CPU, TIER_COMMUNITY};
 use atoll_chain::market::stake::LOCAL_RULES;
-use atoll_chain::market::{Market, PROGRAM_ID, address, instruction, leaving};
+use atoll_chain::market::{Market, PROGRAM_ID, address, emission, instruction, leaving};
 use atoll_chain::rpc::{Posted, Posting, Wire};
 use atoll_chain::spl::{
     LAMPORTS_PER_SOL, MINT_BYTES, TOKEN_PROGRAM, associated_token_address, create_account, create_associated_token,
@@ -249,7 +249,10 @@ impl SetUp<'_> {
         let admin_key = admin.address();
         let listed = instruction::set_catalogue(admin_key, &row);
         let ruled = leaving::set_rules(admin_key, &LOCAL_RULES);
-        self.send(&[listed, instruction::set_feed(admin_key, &feed), ruled], admin, &[]).await
+        let rewards = create_associated_token(admin_key, address::rules(), mint);
+        let filled = mint_to(mint, address::emission(&mint), mint, emission::TOTAL);
+        let made = [listed, instruction::set_feed(admin_key, &feed), ruled, rewards, filled];
+        self.send(&made, admin, &[&people.mint]).await
     }
 
     async fn worker(&self, worker: usize) -> anyhow::Result<()> {
@@ -296,6 +299,12 @@ mod tests {
             let direct = Direct { engine: Arc::new(Mutex::new(engine)), clock };
             let rpc = Rpc::over(Box::new(direct), RpcConfig::new("http://chain:8899", 1));
             assert!(rpc.account(&address::rules()).await.unwrap().is_some(), "stake may leave");
+            let rewards = rpc.token_account(&address::emission(&people.mint.address())).await.unwrap().unwrap();
+            assert_eq!(
+                (rewards.owner, rewards.amount),
+                (address::rules(), emission::TOTAL),
+                "rewards are paid from here"
+            );
             let market = Market::new(rpc);
             let pages = market.pages().await.unwrap();
             assert_eq!(pages.iter().map(|page| page.value.rows.len()).sum::<usize>(), 3);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use atoll_chain::market::data::{Init, SetCatalogue, SetFeed, SetRules};
 use atoll_chain::market::layout::{MODEL_CPU, TIER_COMMUNITY};
-use atoll_chain::market::{Market, address, instruction, leaving};
+use atoll_chain::market::{Market, address, emission, instruction, leaving};
 use atoll_chain::spl::{
     LAMPORTS_PER_SOL, MINT_BYTES, TOKEN_PROGRAM, associated_token_address, create_account, create_associated_token,
     initialize_mint, mint_to,
@@ -96,6 +96,7 @@ impl Setup<'_> {
         self.token(people.admin.address(), 0).await.context("making the treasury")?;
         self.init().await.context("making the network")?;
         self.rules().await.context("setting the rules")?;
+        self.token(address::rules(), emission::TOTAL).await.context("filling the account of rewards")?;
         self.catalogue().await.context("filling the catalogue")?;
         feed(self.rpc, &self.people.admin).await.context("setting the feed")?;
         self.token(people.attestor_owner.address(), ATTESTOR_STAKE).await.context("funding the attestor's owner")?;

@@ -4,6 +4,7 @@ use atoll_interface::seeds;
 
 use super::PROGRAM_ID;
 use crate::address::{Address, Hash};
+use crate::spl::associated_token_address;
 
 fn find(seeds: &[&[u8]]) -> Address {
     Address::find_program_address(seeds, &PROGRAM_ID)
@@ -99,6 +100,13 @@ pub fn epoch(index: u64, root: &Hash) -> Address {
 #[must_use]
 pub fn rules() -> Address {
     find(&seeds::rules())
+}
+
+/// The token account from which rewards are paid: the rules' own, at its usual address. The program takes any other of the
+/// rules' too; the genesis of our networks fills this one.
+#[must_use]
+pub fn emission(mint: &Address) -> Address {
+    associated_token_address(&rules(), mint)
 }
 
 /// A key to which a supplier gave its asks.

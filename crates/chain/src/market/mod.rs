@@ -13,7 +13,7 @@ mod reader;
 
 pub use atoll_interface::instruction as data;
 pub use atoll_interface::{
-    Error as MarketError, arithmetic, capacity, fill, fraud, layout, merkle, network, settlement, stake,
+    Error as MarketError, arithmetic, capacity, emission, fill, fraud, layout, merkle, network, settlement, stake,
 };
 pub use extension::{EXTENSION_S_MIN, Extension, Shorter, extensions, is_in_vain, stay_behind};
 pub use reader::{At, Market, Network, ReadError, Table, made, read, read_table};
