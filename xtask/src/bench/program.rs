@@ -19,7 +19,7 @@ const UNITS: [(&str, &str, &str, f64); 9] = [
     ("withdraw_cu", "<= 2500", "withdraw_owed", 1.0),
     ("collect_fees_cu", "<= 6000", "collect_fees", 1.0),
     ("post_order_cu", "<= 8000", "post_order by wallet", 1.0),
-    ("claim_reward_cu", "<= 8000", "claim_reward", 1.0),
+    ("claim_reward_cu", "<= 8000", "claim_reward depth 14", 1.0),
     ("fraud_open_cu", "<= 12000", "open_fraud n = 4096", 1.0),
     ("fraud_element_cu", "<= 120000", "add_fraud_element n = 4096", 1.0),
 ];
@@ -58,6 +58,9 @@ pub(super) fn measure(repository: &Path) -> Result<Figures> {
     for (key, unit, bar) in SENT {
         figures.insert(key, figure(unit, bar, sent.as_ref().map_err(Clone::clone).and_then(|sent| read(sent, key))));
     }
+    let hired = run(repository, &["run", "--locked", "-p", "atoll-domain", "--example", "selfdeal"]);
+    let hired = hired.map_err(|error| format!("{error:#}")).and_then(|told| read(&told, "selfdeal_profit_atl"));
+    figures.insert("selfdeal_profit_atl", figure("ATL", "<= 0", hired));
     let rebuilt = check(repository, Fetch::Yes).map_err(|error| format!("{error:#}"));
     let rebuilt =
         rebuilt.map(|()| (1.0, "`cargo xtask program check` with the whole toolchain, byte for byte".to_owned()));
