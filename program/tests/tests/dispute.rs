@@ -354,6 +354,7 @@ fn no_sequence_of_steps_leaves_money_behind() {
         seen[outcome] += 1;
     }
     println!("disputes: none {}, opener {}, leaf {}, no quorum {}", seen[0], seen[1], seen[2], seen[3]);
+    assert!(seen.iter().filter(|many| **many > 0).count() >= 3, "these walks decide too little: {seen:?}");
 }
 
 struct Walk {
@@ -443,6 +444,7 @@ impl Walk {
     /// Time passes, and a stranger closes all.
     fn end(mut self) -> usize {
         let seed = self.seed;
+        let escrow = self.world.read::<Order>(self.party.order()).escrow_initial;
         self.world.wait(2 * (voting_s() + appeal_s()) + i64::from(DURATION_S));
         for n in [0, 1] {
             let at = dispute(self.party.lease(n), self.tree.index);
@@ -468,8 +470,10 @@ impl Walk {
         }
         let _ = self.world.send(&self.party.collect());
         self.world.must(&self.party.close_order(self.party.node));
+        // Half of lost bonds, which are one and two an opening and its appeal, and half of the fees are all that is burned.
         let burned = self.before - self.world.supply();
-        assert_eq!(self.world.tokens_everywhere(), self.before - burned, "seed {seed}");
+        let bonds_max = 2 * 3 * rule_values().dispute_bond;
+        assert!(burned <= (bonds_max + escrow / 50) / 2, "seed {seed}: {burned}");
         for n in [0, 1] {
             assert_eq!(self.world.data(dispute(self.party.lease(n), self.tree.index)), None, "seed {seed}");
         }

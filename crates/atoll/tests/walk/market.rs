@@ -71,6 +71,14 @@ pub(crate) fn stake_goes_in_once_and_out_after_its_time(network: &Network) {
     assert_eq!(slot.load().unwrap(), None);
     assert_eq!(amounts(&shown()), [300 * ATL, 200 * ATL, 100 * ATL, 0]);
 
+    // What one node's trial run refuses stays kept: it is the same transaction until the chain can take it no more.
+    let (slot, kept) = signed(network, 50_000 * ATL);
+    slot.keep(&kept).unwrap();
+    let refused_by_node = stake(network, &["add", "50000", "--yes"]);
+    let refused_by_node: Vec<&str> = refused_by_node.iter().map(String::as_str).collect();
+    refused(network, &network.home(), &refused_by_node, REFUSED, &["the node did not pass it on"]);
+    assert_eq!(slot.load().unwrap(), Some(kept));
+
     let request = stake(network, &["request", "100.000000001", "--yes"]);
     let request: Vec<&str> = request.iter().map(String::as_str).collect();
     refused(network, &network.home(), &request, REFUSED, &["are not free", "200.000000000 ATL are required"]);

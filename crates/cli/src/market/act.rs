@@ -157,10 +157,12 @@ async fn send(on: &OnChain, slot: &Slot<Kept>, kept: &Kept) -> Result<Done, Fail
     match on.chain.rpc.send(&signed).await {
         Ok(()) => {}
         Err(RpcError::Failed(failure)) => {
-            // A trial run refused it, so an honest node passed it on to nobody. The chain says whether that is true.
             return match standing(&on.chain.rpc, &signed, kept.last_valid_height, Duration::ZERO).await? {
                 Standing::Taken => slot.forget().and_then(|()| kept.done()),
-                Standing::Over(_) | Standing::Open => slot.forget().and_then(|()| Err(refusal::words(&failure))),
+                Standing::Over(why) => slot.forget().and(Err(why)),
+                // Only a trial run of one node. It stays kept: a node that lies, or had passed it on before, must not have
+                // the next run sign the same again beside it.
+                Standing::Open => Err(refusal::tried(&failure)),
             };
         }
         Err(error) => {

@@ -32,12 +32,19 @@ pub fn code(error: MarketError) -> String {
 /// Why the chain refused a transaction, and the next step.
 #[must_use]
 pub fn words(failure: &ChainFailure) -> Failure {
+    refused(failure, "nothing was changed")
+}
+
+/// Why a node refused a transaction in a trial run, and the next step. The chain itself has not said no.
+#[must_use]
+pub fn tried(failure: &ChainFailure) -> Failure {
+    refused(failure, "the node did not pass it on; for a minute or so this command sends the same transaction again")
+}
+
+fn refused(failure: &ChainFailure, then: &str) -> Failure {
     match failure.market_error() {
-        Some(error) => {
-            let message = format!("{}; nothing was changed. {}", error.words(), cure(error));
-            Failure::new(Exit::Refused, &code(error), message)
-        }
-        None => Failure::new(Exit::Refused, "chain_refused", format!("{failure}; nothing was changed")),
+        Some(error) => Failure::new(Exit::Refused, &code(error), format!("{}; {then}. {}", error.words(), cure(error))),
+        None => Failure::new(Exit::Refused, "chain_refused", format!("{failure}; {then}")),
     }
 }
 

@@ -32,6 +32,8 @@ const BATCH_LEASES: usize = 3;
 /// Places in the accounts of `settle_mixed`: an order for each leaf, and then the leases.
 const MIXED_EPOCH: usize = 0;
 const MIXED_ORDERS: usize = 2;
+/// Place in the accounts of `settle_cosigned`.
+const AGREED_ORDER: usize = 1;
 
 /// Whether the chain may have booked for a lease last what this operator does not know of. It is sure of what it booked
 /// itself, and of a lease without a clock that it closed itself.
@@ -67,8 +69,10 @@ async fn own_leaf(control: &Control, record: &LeaseRecord) -> anyhow::Result<Opt
 /// # Errors
 /// When the store fails; `Conflict` when the job changed since it was read.
 pub async fn is_known(control: &Control, found: &Job) -> anyhow::Result<bool> {
-    if found.now.elsewhere.as_ref().is_some_and(|it| it.is_known) {
-        return Ok(true);
+    match &found.now.elsewhere {
+        Some(it) if it.is_known => return Ok(true),
+        Some(it) if it.agreed => return Ok(false),
+        _ => {}
     }
     let (mut unsure, mut without) = (false, false);
     for record in &found.now.leases {
@@ -97,6 +101,8 @@ enum Deed {
     WentAlong(Address),
     /// A leaf was booked, under the root in this account. Its epoch's number is not known yet.
     Booked(Address, BookedLeaf),
+    /// Renter and worker settled by themselves, under no root.
+    Agreed,
 }
 
 /// What a transaction that the chain took did to an order and its leases, first things first. Pure.
@@ -132,6 +138,7 @@ fn deeds(bytes: &[u8], order: &Address) -> Vec<Deed> {
                 let own = |(at, deed)| if account(MIXED_ORDERS + at) == Some(*order) { deed } else { None };
                 found.extend(all.filter_map(own));
             }
+            Ok(Instruction::SettleCosigned(_)) if account(AGREED_ORDER) == Some(*order) => found.push(Deed::Agreed),
             _ => {}
         }
     }
@@ -199,6 +206,8 @@ pub enum Seen {
     All,
     /// All that the chain's node knows; the beginning is not among it.
     Some,
+    /// That renter and worker settled by themselves.
+    Agreed,
 }
 
 impl Look {
@@ -220,7 +229,11 @@ impl Look {
             }
             // One that cannot be read may be any.
             let Some(bytes) = Trail::bytes(control, &name).await? else { return Ok(Seen::Some) };
-            self.deeds.extend(deeds(&bytes, &job.order).into_iter().rev());
+            let did = deeds(&bytes, &job.order);
+            if did.contains(&Deed::Agreed) {
+                return Ok(Seen::Agreed);
+            }
+            self.deeds.extend(did.into_iter().rev());
             self.trail.pass();
         }
         Ok(Seen::NotYet)
@@ -234,7 +247,8 @@ impl Look {
         self.deeds.reverse();
         let at = control.now();
         let mut now = found.now.clone();
-        let mut elsewhere = Elsewhere { sought: Some(at), is_known: seen == Seen::All, booked: BTreeMap::new() };
+        let (is_known, agreed) = (seen == Seen::All, seen == Seen::Agreed);
+        let mut elsewhere = Elsewhere { sought: Some(at), is_known, agreed, booked: BTreeMap::new() };
         if elsewhere.is_known {
             elsewhere.booked = self.last_booked(control).await?;
             let seconds = job::spec_of(&found)?.seconds_max;
@@ -250,8 +264,13 @@ impl Look {
         }
         let mut events = Vec::new();
         if !elsewhere.is_known && found.now.elsewhere.as_ref().is_none_or(|it| it.sought.is_none()) {
-            let message = "others had a hand in settling its order, and the chain's node does not remember how: once `rpc` leads \
-                 to a node that has the order's whole history, its receipt is written";
+            let message = if agreed {
+                "its renter and a worker settled by themselves, without attestors: the order is over, and no receipt can say what \
+                 they agreed on; the chain's history does"
+            } else {
+                "others had a hand in settling its order, and the chain's node does not remember how: once `rpc` leads to a node \
+                 that has the order's whole history, its receipt is written"
+            };
             tracing::warn!(job = %found.id, order = %found.order, "{message}");
             events.push(job::event(at, "chain", message, &[]));
         }
@@ -307,7 +326,7 @@ fn told(
                     record.end = record.end.max(end);
                 }
             }
-            Deed::Booked(..) => {}
+            Deed::Booked(..) | Deed::Agreed => {}
         }
     }
     let extended_s = u32::try_from(taken::added_s(&now.extensions))?;

@@ -101,6 +101,19 @@ fn of_leaves_of_several_orders_only_the_own_are_read() {
     assert_eq!(booked.leaf, epoch.leaves[3]);
 }
 
+#[test]
+fn what_renter_and_worker_settled_by_themselves_is_seen_and_not_taken_for_a_leaf() {
+    let agreed = |order: Address| {
+        let mut sent = settle(0);
+        sent.data = data::SettleCosigned { check: 0, slot: 3 }.encode().unwrap().as_slice().to_vec();
+        let meta = |key: Address| atoll_chain::AccountMeta { address: at(key), signer: false, writable: true };
+        sent.accounts = [PublicKey([9; 32]), order, lease(0), PublicKey([50; 32])].map(meta).to_vec();
+        bytes(&[sent])
+    };
+    assert_eq!(deeds(&agreed(ORDER), &ORDER), [Deed::Agreed]);
+    assert!(deeds(&agreed(PublicKey([2; 32])), &ORDER).is_empty(), "another order's");
+}
+
 fn record(n: u8) -> LeaseRecord {
     LeaseRecord {
         lease: lease(n),

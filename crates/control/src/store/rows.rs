@@ -182,6 +182,9 @@ pub struct Elsewhere {
     pub sought: Option<UnixMs>,
     /// Whether it was found, back to the order's beginning.
     pub is_known: bool,
+    /// Whether renter and worker settled something by themselves: no root stands above that, and a receipt has no words
+    /// for it.
+    pub agreed: bool,
     /// The leaf that the chain booked last, by lease. Leases without one were paid nothing.
     pub booked: BTreeMap<Address, BookedLeaf>,
 }

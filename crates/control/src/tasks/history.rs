@@ -69,7 +69,7 @@ impl Histories {
         }
         let mut look = take(&self.begun.looks, found.id);
         match look.go_on(&self.control, &found, QUESTIONS).await {
-            Ok(seen @ (Seen::All | Seen::Some)) => look.note(&self.control, found, seen).await,
+            Ok(seen @ (Seen::All | Seen::Some | Seen::Agreed)) => look.note(&self.control, found, seen).await,
             not_yet => {
                 put(&after.looks, found.id, look);
                 not_yet.map(drop)

@@ -14,7 +14,7 @@ use atoll_domain::job::JobState;
 use crate::whole::{Case, Hand, Net, Operator, until};
 
 /// One operator, two hands linked to it.
-async fn network() -> (Net, Operator, Vec<Hand>) {
+pub(crate) async fn network() -> (Net, Operator, Vec<Hand>) {
     let net = Net::start().await;
     let operator = net.operator(1, "0/1").await;
     let hands = vec![net.hand(1).await, net.hand(2).await];

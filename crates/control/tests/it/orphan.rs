@@ -10,7 +10,7 @@ use crate::whole::{Gate, Hand, Net, Operator, PURSE, Way, until};
 const STAKE: u64 = 200_000_000_000;
 
 /// Two operators that take turns with one attestor key, two hands linked to both.
-async fn two() -> (Net, Operator, Operator, Vec<Hand>) {
+pub(crate) async fn two() -> (Net, Operator, Operator, Vec<Hand>) {
     let net = Net::start().await;
     let (one, other) = (net.operator(1, "0/2").await, net.operator(2, "1/2").await);
     let hands = vec![net.hand(1).await, net.hand(2).await];

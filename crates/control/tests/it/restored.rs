@@ -10,8 +10,9 @@ use atoll_domain::id::JobId;
 use atoll_domain::job::JobState;
 use atoll_domain::key::PublicKey;
 
+use crate::adopt::network;
 use crate::dying::Lives;
-use crate::whole::{Case, Hand, Net, Operator, PURSE, until};
+use crate::whole::{Hand, Net, Operator, PURSE, until};
 
 const STAKE: u64 = 200_000_000_000;
 /// Seconds that are attested past the copy, and served after the loss.
@@ -31,13 +32,7 @@ struct Two {
 
 impl Two {
     async fn running() -> Self {
-        let net = Net::start().await;
-        let operator = net.operator(1, "0/1").await;
-        let hands = vec![net.hand(1).await, net.hand(2).await];
-        for hand in &hands {
-            hand.link(&operator);
-        }
-        Case::linked(&operator, &hands).await;
+        let (net, operator, hands) = network().await;
         let mut jobs = Vec::new();
         for _ in 0..2 {
             let draft = net.draft(&operator, 1, 3600).await;

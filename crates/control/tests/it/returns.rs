@@ -10,6 +10,7 @@ use atoll_interface::merkle::{FLAG_FINAL, Leaf, root_of_path};
 use atoll_interface::network::vote_message;
 use atoll_interface::settlement::Pay;
 
+use crate::orphan::two;
 use crate::whole::{Hand, Net, Operator, PURSE, until};
 
 const STAKE: u64 = 200_000_000_000;
@@ -26,21 +27,7 @@ struct Two {
 
 impl Two {
     async fn running(seconds: u32) -> Self {
-        let net = Net::start().await;
-        let (one, other) = (net.operator(1, "0/2").await, net.operator(2, "1/2").await);
-        let hands = vec![net.hand(1).await, net.hand(2).await];
-        for hand in &hands {
-            hand.link(&one);
-            hand.link(&other);
-        }
-        until("workers are linked to both", || async {
-            [&one, &other].iter().all(|operator| {
-                let control = operator.control();
-                let offered = control.market.snapshot().is_some_and(|view| view.offers.len() == 2);
-                offered && hands.iter().all(|hand| control.links.is_linked(hand.id()))
-            })
-        })
-        .await;
+        let (net, one, other, hands) = two().await;
         let draft = net.draft(&one, 2, seconds).await;
         let job = net.submit(&one.client(&net).await, &draft, 1).await.job;
         one.wait_state(job, JobState::Running).await;
