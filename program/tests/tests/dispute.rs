@@ -402,7 +402,7 @@ impl Walk {
     fn call(&mut self) -> Option<Call> {
         let (actor, key, open) = (self.actor(), self.seat(), self.world.data(self.at).is_some());
         // Seats of one walk lean to one side, else hardly a panel has a majority.
-        let leaning = if self.seed % 2 == 0 { FOR_OPENER } else { FOR_LEAF };
+        let leaning = if self.seed.is_multiple_of(2) { FOR_OPENER } else { FOR_LEAF };
         let choice = [leaning, leaning, leaning, FOR_OPENER, FOR_LEAF, DRAW][self.rng.below(6)];
         let ceiling = self.rng.below(45) as u64;
         let n = u16::try_from(self.rng.below(2)).unwrap();
